@@ -1,0 +1,83 @@
+"""The one protocol that every backend speaks: a `Request` goes in, a `Completion` comes out.
+
+Stages know only this module. A request is a value: its digest (with the model's identity) is the key
+under which the journal keeps the reply, so everything that can change a reply must be a field of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Protocol
+
+import orjson
+
+from cai.rows import FinishReason, Message, Row
+
+
+class Request(Row):
+    """One call to a chat model.
+
+    `choices`: the reply must be exactly one of these short strings; where the backend gives logprobs, the
+    completion carries `choice_probs` over them. `schema_`: a JSON Schema that the reply must follow.
+    At most one of the two is set. `temperature`/`top_p` None: leave the provider's default.
+    `seed`: 63-bit, derived from (run seed, row id, stage, round, sample); None where a backend takes none.
+    `attempt`: 0, then 1, 2 … when an unparsable reply is asked again; part of the key, and mixed into the seed.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    choices: tuple[str, ...] = ()
+    schema_: dict[str, Any] | None = None
+    attempt: int = 0
+
+    def key(self, model_identity: str) -> str:
+        """Content address of this call: 32 hex digits over the model identity and every field."""
+        body = orjson.dumps([model_identity, self.model_dump(mode="json")], option=orjson.OPT_SORT_KEYS)
+        return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
+class Usage(Row):
+    """Tokens of one call as the provider counts them; `cached_tokens` are part of `prompt_tokens`."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Completion(Row):
+    """The reply to a request.
+
+    `choice_probs`: for a request with `choices`, the probability of each, summing to 1; None where the
+    backend gives no logprobs. `cost`: US dollars, None where no price is known. `model`: as the provider names it.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    model: str
+    choice_probs: dict[str, float] | None = None
+    cost: float | None = None
+
+
+class ChatModel(Protocol):
+    """A chat model behind some backend."""
+
+    @property
+    def identity(self) -> str:
+        """What the journal key depends on: backend, model name and, for local weights, their digest. No endpoint."""
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request. Raises ProviderError once the retry policy has given up."""
+
+    async def close(self) -> None:
+        """Release connections; the model cannot be used afterwards."""
+
+
+def derive_seed(run_seed: int, row_id: str, stage: str, round_: int = 0, sample: int = 0) -> int:
+    """63-bit seed from what names the draw, and nothing else: the order of completion cannot change it."""
+    body = f"{run_seed}\x1f{row_id}\x1f{stage}\x1f{round_}\x1f{sample}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(body, digest_size=8).digest(), "big") >> 1

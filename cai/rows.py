@@ -1,0 +1,147 @@
+"""The rows that flow through the pipeline: frozen, typed, serialised as one JSON object a line.
+
+Every row has an `id` made from its parents' ids, so lineage is readable without a lookup table:
+prompt `p`, reply `p/r0`, revision `p/r0/v`, judgment `p/r0~p/r0/v`, pair the same as its judgment.
+`calls` holds journal keys: the way from a row back to every model call behind it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "refusal", "content_filter"]
+JudgmentState = Literal["labelled", "below_threshold", "inconsistent", "tie", "unparsed", "refused"]
+
+
+class Row(BaseModel):
+    """Frozen base: unknown fields are refused, so a file of another version is never half-read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(Row):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+class Prompt(Row):
+    """A conversation that ends in a user turn, waiting for a reply."""
+
+    id: str
+    messages: tuple[Message, ...]
+    tags: tuple[str, ...] = ()
+    source: str
+
+
+class Reply(Row):
+    """One sampled completion of a prompt."""
+
+    id: str
+    prompt: Prompt
+    sample: int
+    text: str
+    finish_reason: FinishReason
+    model: str
+    calls: tuple[str, ...]
+
+
+class RevisionRound(Row):
+    """One critique and, where it found a violation, the revision. `revision` is None where nothing was found."""
+
+    round: int
+    principle: str
+    principle_digest: str
+    critique: str
+    violated: bool
+    revision: str | None
+    calls: tuple[str, ...]
+
+
+class Revision(Row):
+    """The chain critique → revision over the rounds of one reply; `final` equals the reply where no round revised."""
+
+    id: str
+    reply: Reply
+    rounds: tuple[RevisionRound, ...]
+    final: str
+
+    @property
+    def changed(self) -> bool:
+        """True where some round replaced the reply by a different text."""
+        return self.final != self.reply.text
+
+
+class Candidate(Row):
+    """One side of a comparison: where it comes from and its text."""
+
+    id: str
+    kind: Literal["reply", "revision"]
+    text: str
+
+
+class Verdict(Row):
+    """One judge call: the probability that candidate *a* (not the first shown) is better, or why there is none."""
+
+    principle: str
+    order: Literal["ab", "ba"]
+    p: float | None
+    method: Literal["logprobs", "stated"]
+    failure: Literal["unparsed", "refused"] | None = None
+    call: str
+
+
+class Judgment(Row):
+    """All verdicts on one pair and the label they add up to. `p` is P(a better); None where it is unscored."""
+
+    id: str
+    prompt: Prompt
+    a: Candidate
+    b: Candidate
+    verdicts: tuple[Verdict, ...]
+    p: float | None
+    state: JudgmentState
+    judge: str
+
+
+class Pair(Row):
+    """A preference row as trainers take it (TRL conversational format), plus what is known about its label.
+
+    `p`: calibrated probability that `chosen` is better, in (0.5, 1]. `margin`: log-odds of `p`.
+    `lineage`: id of the judgment behind the label.
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    p: float
+    margin: float
+    source: Literal["samples", "revision"]
+    principles: tuple[str, ...]
+    tags: tuple[str, ...]
+    lineage: str
+
+
+class Demonstration(Row):
+    """An SFT row: the conversation and the completion to imitate."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    completion: tuple[Message, ...]
+    source: Literal["revision", "reply"]
+    tags: tuple[str, ...]
+    lineage: str
+
+
+class Drop(Row):
+    """A row that did not go on, with the stage and the reason by which it is counted."""
+
+    id: str
+    stage: str
+    reason: str
+    detail: str = ""
