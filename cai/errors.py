@@ -42,6 +42,10 @@ class ParseError(CaiError):
     """A model's text does not hold what the template asked for. Never repaired, never guessed."""
 
 
+class Refused(ParseError):
+    """The model (or the provider's filter) declined to answer; asking again would only be declined again."""
+
+
 ProviderErrorKind = Literal[
     "auth",  # 401/403: the key is missing or wrong; stops the run
     "not_found",  # 404: wrong model name or endpoint; stops the run
