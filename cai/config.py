@@ -131,6 +131,17 @@ class JudgeConfig(Section):
     threshold: float = Field(0.7, ge=0.5, le=1.0)
 
 
+class PairsConfig(Section):
+    """What becomes training data.
+
+    `sources`: which pairs are judged for DPO: two samples of a policy, a reply and its revision.
+    `reply_tags`: replies that no critique faulted become SFT demonstrations for prompts with these tags; null: all.
+    """
+
+    sources: tuple[Literal["samples", "revision"], ...] = Field(("samples", "revision"), min_length=1)
+    reply_tags: tuple[str, ...] | None = None
+
+
 class TrainingConfig(Section):
     """One training stage. `args`: the trainer's own TRL option names and values. `lora`: peft's LoraConfig options."""
 
@@ -162,6 +173,7 @@ class RunConfig(Section):
     policy: PolicyConfig
     critic: CriticConfig
     judge: JudgeConfig
+    pairs: PairsConfig = PairsConfig()
     sft: TrainingConfig | None = None
     dpo: TrainingConfig | None = None
     evaluate: EvaluateConfig | None = None
@@ -212,7 +224,8 @@ def validate_config(data: Mapping[str, Any], origin: str, tree: yaml.Node | None
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        found = error.errors()
+        first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
         loc = tuple(part for part in first["loc"])
         key = ".".join(str(part) for part in loc) or "(top level)"
         line = _line_of(tree, loc)

@@ -84,6 +84,15 @@ class Candidate(Row):
     text: str
 
 
+class Comparison(Row):
+    """Two candidates for one prompt, to be judged."""
+
+    id: str
+    prompt: Prompt
+    a: Candidate
+    b: Candidate
+
+
 class Verdict(Row):
     """One judge call: the probability that candidate *a* (not the first shown) is better, or why there is none."""
 

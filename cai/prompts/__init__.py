@@ -1,0 +1,139 @@
+"""Prompt templates: text files with `{placeholder}`s, filled in one pass.
+
+One pass means that whatever a model wrote is never scanned for placeholders again, so a reply that
+contains `{principle}` stays text. `{fence}` is a mark that the filled-in texts cannot contain by
+plan: it is a digest of them. A folder of templates is a dialect; `default` is for instruction-tuned
+models of any size, the embedded model has its own short one beside its weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from cai.constitution import Example, Principle
+from cai.errors import ConfigError
+from cai.rows import Message
+
+FIELDS: dict[str, frozenset[str]] = {
+    "turn": frozenset({"role", "text"}),
+    "critique": frozenset({"conversation", "principle"}),
+    "revise": frozenset({"conversation", "principle", "critique"}),
+    "compare": frozenset({"conversation", "principle", "a", "b"}),
+    "grade_harmless": frozenset({"conversation"}),
+    "grade_helpful": frozenset({"conversation"}),
+    "grade_refusal": frozenset({"conversation"}),
+}
+OPTIONAL = frozenset({"grade_harmless", "grade_helpful", "grade_refusal"})
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_ROLE_NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
+
+Templates = dict[str, str]
+
+
+@lru_cache(maxsize=8)
+def _load(name: str) -> tuple[tuple[str, str], ...]:
+    folder = Path(__file__).parent / name if re.fullmatch(r"\w+", name) else Path(name)
+    if not folder.is_dir():
+        raise ConfigError(f"templates: {name!r} is neither 'default' nor a folder of template files")
+    found: list[tuple[str, str]] = []
+    for stem, fields in FIELDS.items():
+        file = folder / f"{stem}.txt"
+        if not file.is_file():
+            if stem in OPTIONAL:
+                continue
+            raise ConfigError(f"templates: {file} is missing; copy it from cai/prompts/default/")
+        text = file.read_text(encoding="utf-8").removesuffix("\n")
+        used = set(_PLACEHOLDER.findall(text))
+        if unknown := used - fields - {"fence"}:
+            raise ConfigError(f"templates: {file}: unknown placeholder {{{min(unknown)}}}; known: {sorted(fields)}")
+        if missing := fields - used:
+            raise ConfigError(f"templates: {file}: the placeholder {{{min(missing)}}} must be used")
+        found.append((stem, text))
+    return tuple(found)
+
+
+def load_templates(name: str) -> Templates:
+    """Templates by stem. `name`: `default`, or a folder. Raises ConfigError for a missing file or placeholder."""
+    return dict(_load(name))
+
+
+def fill(template: str, fields: dict[str, str]) -> str:
+    """Substitute every placeholder once; substituted text is not looked at again."""
+    return _PLACEHOLDER.sub(lambda match: fields[match[1]], template)
+
+
+def fence_of(*texts: str) -> str:
+    """A mark for delimiting `texts`: ten hex digits of their digest, which they cannot contain on purpose."""
+    body = "\x1f".join(texts).encode("utf-8", "surrogatepass")
+    return "text-" + hashlib.blake2b(body, digest_size=5).hexdigest()
+
+
+def _render(templates: Templates, stem: str, turns: Sequence[Message], fields: dict[str, str]) -> str:
+    fence = fence_of(*(turn.content for turn in turns), *fields.values())
+    conversation = "\n".join(
+        fill(templates["turn"], {"role": _ROLE_NAMES[turn.role], "text": turn.content, "fence": fence})
+        for turn in turns
+    )
+    return fill(templates[stem], {**fields, "conversation": conversation, "fence": fence})
+
+
+def _user(text: str) -> Message:
+    return Message(role="user", content=text)
+
+
+def _assistant(text: str) -> Message:
+    return Message(role="assistant", content=text)
+
+
+def critique_messages(
+    templates: Templates, principle: Principle, turns: Sequence[Message], reply: str
+) -> tuple[Message, ...]:
+    """Ask whether `reply` to `turns` breaks the principle; its few-shot examples come first, in file order."""
+
+    def ask(turns: Sequence[Message], reply: str) -> Message:
+        wording = {"principle": principle.critique or principle.statement}
+        return _user(_render(templates, "critique", (*turns, _assistant(reply)), wording))
+
+    shots: list[Message] = []
+    for example in principle.examples:
+        verdict = "breaks" if example.violated else "keeps"
+        shots += [ask(example.conversation, example.reply), _assistant(f"{example.critique}\nVERDICT: {verdict}")]
+    return (*shots, ask(turns, reply))
+
+
+def revise_messages(
+    templates: Templates, principle: Principle, turns: Sequence[Message], reply: str, critique: str
+) -> tuple[Message, ...]:
+    """Ask for the reply again, mended by the critique; examples that hold a revision come first."""
+
+    def ask(turns: Sequence[Message], reply: str, critique: str) -> Message:
+        wording = {"principle": principle.revision or principle.statement, "critique": critique}
+        return _user(_render(templates, "revise", (*turns, _assistant(reply)), wording))
+
+    shots: list[Message] = []
+    for example in (e for e in principle.examples if e.revision is not None):
+        shots += [ask(example.conversation, example.reply, example.critique), _revised(example)]
+    return (*shots, ask(turns, reply, critique))
+
+
+def _revised(example: Example) -> Message:
+    return _assistant(example.revision or "")
+
+
+def compare_messages(
+    templates: Templates, principle: Principle, turns: Sequence[Message], first: str, second: str
+) -> tuple[Message, ...]:
+    """Ask which of two replies keeps the principle better; `first` is shown as A."""
+    wording = {"principle": principle.judge or principle.statement, "a": first, "b": second}
+    return (_user(_render(templates, "compare", turns, wording)),)
+
+
+def grade_messages(
+    templates: Templates, metric: str, turns: Sequence[Message], reply: str
+) -> tuple[Message, ...]:
+    """Ask a yes/no question about one reply; `metric` is harmless, helpful or refusal."""
+    return (_user(_render(templates, f"grade_{metric}", (*turns, _assistant(reply)), {})),)

@@ -1,0 +1,29 @@
+# `make demo` and `make test` work on a fresh machine; everything else assumes nothing more.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check lint bench clean install
+
+install:
+	@$(PYTHON) -I cai/install.py
+
+demo: install
+	$(BIN)/cai demo
+
+test: install
+	$(BIN)/python -m pytest tests
+
+check: install
+	$(BIN)/python -m pytest tests -m "not slow"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python benchmarks/overhead.py
+
+clean:
+	rm -rf outputs/* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find cai flows tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

