@@ -1,0 +1,216 @@
+"""Every reply of a model, kept under the digest of its request the moment it arrives.
+
+An append-only JSONL file per (stage, shard): one `write` of one whole line per finished call, so kill -9
+loses only calls still in flight; a background thread fsyncs about once a second, so a power cut loses
+about a second. Lines carry a checksum: a torn last line is cut off on opening, a damaged one in the middle
+is skipped and counted, and either is simply asked again. In memory there is only an index from key to
+place; replies are read back from the file.
+
+The journal never retries, never interprets a reply, and never serves two runs at once: it is locked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import threading
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cai.errors import StoreError
+from cai.models.base import Completion
+from cai.store import decode, encode, explain, guard, sync_folder
+
+SYNC_INTERVAL_S = 1.0
+# A line is {"crc":"<8 hex>","key":"<32 hex>","completion":{…}}\n; the CRC-32 covers what follows its field.
+_CRC = slice(8, 16)
+_CHECKED = 18
+_KEY = slice(25, 57)
+_BODY = slice(72, -2)
+_LENGTH_BITS = 32  # an index entry is offset << 32 | length: one small integer instead of a tuple
+
+
+class Journal:
+    """The open journal of one shard; a context manager.
+
+    `corrupt_lines`: damaged lines that were skipped on opening. Raises StoreError where the file is in use by
+    another process, or cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.corrupt_lines = 0
+        self._index: dict[bytes, int] = {}
+        self._used: dict[bytes, int] = {}
+        self._dirty = False
+        self._sync_error: OSError | None = None
+        self._closing = threading.Event()
+        with contextlib.ExitStack() as undo, guard(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(path.with_suffix(".lock"), path)
+            undo.callback(os.close, self._lock)
+            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            undo.callback(os.close, self._file)
+            self._size = self._load()
+            sync_folder(path.parent)
+            undo.pop_all()
+        self._syncer = threading.Thread(target=self._sync_loop, name=f"fsync {path.name}", daemon=True)
+        self._syncer.start()
+
+    def __len__(self) -> int:
+        """Replies held."""
+        return len(self._index) + len(self._used)
+
+    @property
+    def unused(self) -> int:
+        """Replies of earlier runs that nobody asked for since opening: stale ones, once a run is through."""
+        return len(self._index)
+
+    def used(self, key: str) -> bool:
+        """True where the reply under `key` was read or stored since opening."""
+        return bytes.fromhex(key) in self._used
+
+    def get(self, key: str) -> Completion | None:
+        """The reply stored under `key`, or None. Raises StoreError where the file changed under our feet."""
+        name = bytes.fromhex(key)
+        entry = self._used.get(name)
+        if entry is None:
+            entry = self._index.pop(name, None)
+            if entry is None:
+                return None
+            self._used[name] = entry
+        offset, length = entry >> _LENGTH_BITS, entry & ((1 << _LENGTH_BITS) - 1)
+        with guard(self.path):
+            line = os.pread(self._file, length, offset)
+        try:
+            if not _intact(line):
+                raise ValueError("the checksum does not match")
+            return decode(line[_BODY], Completion)
+        except ValueError as error:
+            raise StoreError(
+                f"{self.path}: the reply at byte {offset} cannot be read ({explain(error)}); run again: "
+                "damaged lines are asked again, but a file of another version has to be moved away"
+            ) from error
+
+    def put(self, key: str, completion: Completion) -> None:
+        """Store a reply; when this returns, it survives the death of this process."""
+        if self._closing.is_set():
+            raise StoreError(f"{self.path}: a reply arrived after the journal was closed")
+        self._raise_sync_error()
+        rest = b'"key":"%s","completion":%s}' % (key.encode(), encode(completion))
+        line = b'{"crc":"%08x",%s\n' % (zlib.crc32(rest), rest)
+        with guard(self.path):
+            self._append(line)
+        name = bytes.fromhex(key)
+        self._index.pop(name, None)
+        self._used[name] = self._size << _LENGTH_BITS | len(line)
+        self._size += len(line)
+        self._dirty = True
+
+    def close(self) -> None:
+        """Make everything durable and release the lock. Closing twice is harmless."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._syncer.join()
+        try:
+            self._raise_sync_error()
+            with guard(self.path):
+                os.fsync(self._file)
+        finally:
+            os.close(self._file)
+            os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _append(self, line: bytes) -> None:
+        """Write the whole line or, where the disk is full, nothing."""
+        done = 0
+        try:
+            while done < len(line):  # a short write means that the next one says why
+                done += os.write(self._file, line[done:])
+        except OSError:
+            if done:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, self._size)
+            raise
+
+    def _load(self) -> int:
+        """Index every intact line, cut off a torn last one, and return the size of the file in bytes."""
+        offset = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    os.ftruncate(self._file, offset)
+                    break
+                if _intact(line):
+                    self._index[bytes.fromhex(line[_KEY].decode())] = offset << _LENGTH_BITS | len(line)
+                else:
+                    self.corrupt_lines += 1
+                offset += len(line)
+        return offset
+
+    def _sync_loop(self) -> None:
+        while not self._closing.wait(SYNC_INTERVAL_S):
+            if self._dirty:
+                self._dirty = False
+                try:
+                    os.fsync(self._file)
+                except OSError as error:
+                    self._sync_error = error
+                    return
+
+    def _raise_sync_error(self) -> None:
+        if self._sync_error is not None:
+            raise StoreError(
+                f"{self.path}: fsync failed: {self._sync_error}; replies of the last seconds may be lost, "
+                "check the disk and run again"
+            ) from self._sync_error
+
+
+def _intact(line: bytes) -> bool:
+    if len(line) < _BODY.start or not line.endswith(b"}\n"):
+        return False
+    try:
+        return int(line[_CRC], 16) == zlib.crc32(memoryview(line)[_CHECKED:-1])
+    except ValueError:
+        return False
+
+
+def _locked(lock: Path, path: Path) -> int:
+    """Lock for this process and return the descriptor; the kernel frees it when the process dies."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        signature = {"pid": os.getpid(), "host": socket.gethostname()}
+        os.pwrite(descriptor, json.dumps(signature).encode(), 0)
+    except BlockingIOError as error:
+        holder = _holder(descriptor)
+        os.close(descriptor)
+        raise StoreError(
+            f"{path}: another run is writing this shard ({holder}); wait for it or stop it, then run again"
+        ) from error
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        return f"pid {holder['pid']} on {holder['host']}"
+    except (ValueError, KeyError, TypeError):  # caught between taking the lock and signing it
+        return "its holder has not signed the lock yet"

@@ -1,0 +1,271 @@
+"""A stage over one shard: rows in, model calls through the journal, files published whole.
+
+Rows are pulled as they are needed and published in input order whatever order they finish in, so the same
+inputs and replies give the same bytes at any concurrency. A row that cannot go on becomes a `Drop` with its
+reason; a fatal provider error, a full disk or a bug stops the shard, and running it again asks only for
+replies that the journal does not hold. No Prefect in here, and no retries: those belong to the backend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence, Sized
+from pathlib import Path
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from cai.calls import Ask, Asked, Calls, ask_parsed
+from cai.errors import CaiError, ParseError, ProviderError, Refused, StoreError
+from cai.journal import Journal
+from cai.models.base import ChatModel
+from cai.rows import Drop, Row
+from cai.shard import ShardPaths, ShardReport, finished, shard_paths, write_manifest
+from cai.store import RowsWriter, remove_leftovers
+
+__all__ = ["Ask", "Asked", "Progress", "ShardReport", "Step", "ask_parsed", "run_shard", "shard_paths"]
+
+GRACE_S = (
+    5.0  # how long a failing shard waits for calls in flight, which are paid for, before cancelling them
+)
+PROGRESS_INTERVAL_S = 0.2
+ROWS_PER_SLOT = 2  # rows in work for each concurrent call, so that no slot waits for its next row
+AHEAD_PER_SLOT = (
+    16  # rows pulled and not yet published for each concurrent call: what one slow row may hold up
+)
+
+
+class Identified(Protocol):
+    """Anything with a row id."""
+
+    @property
+    def id(self) -> str:
+        """The row's id."""
+
+
+In = TypeVar("In", bound=Identified)
+Step = Callable[[In, Ask], Awaitable[Sequence[Row]]]
+
+
+class Progress(NamedTuple):
+    """How far a shard is. `rows_total`: None where the input does not know its length. `rate`: rows a second."""
+
+    rows_done: int
+    rows_total: int | None
+    calls_made: int
+    calls_replayed: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    rate: float
+
+
+async def run_shard(
+    *,
+    stage: str,
+    shard: int,
+    root: Path,
+    rows: Iterable[In],
+    step: Step[In],
+    model: ChatModel,
+    inputs_digest: str,
+    limit: int,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> ShardReport:
+    """Run `step` over `rows`, at most `limit` model calls at a time, and publish what comes out.
+
+    `inputs_digest` names everything that decides the output: rows, model, step and its settings. Raises
+    ProviderError where the endpoint is unusable, StoreError where a file is; both say how to go on.
+    """
+    paths = shard_paths(root, stage, shard)
+    if (report := finished(paths, inputs_digest)) is not None:
+        return report
+    with Journal(paths.journal) as journal, _writers(paths) as (kept, dropped):
+        work = _Work(stage, rows, step, Calls(model, journal, limit), kept, dropped, on_progress)
+        await work.run(limit)
+        report = _report(shard, inputs_digest, work, journal.corrupt_lines)
+        write_manifest(paths.manifest, report)
+    return report
+
+
+class _Work(Generic[In]):
+    """The rows of one shard on their way: pulled, worked on, waiting for their turn, written."""
+
+    def __init__(
+        self,
+        stage: str,
+        rows: Iterable[In],
+        step: Step[In],
+        calls: Calls,
+        kept: RowsWriter,
+        dropped: RowsWriter,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.stage, self.step, self.calls = stage, step, calls
+        self.kept, self.dropped = kept, dropped
+        self.total = len(rows) if isinstance(rows, Sized) else None
+        self.source = iter(rows)
+        self.pulled = self.published = 0
+        self.drops: Counter[str] = Counter()
+        self.started = time.monotonic()
+        self._waiting: dict[int, Sequence[Row]] = {}
+        self._moved = asyncio.Event()
+        self._on_progress = on_progress
+        self._last_progress = 0.0
+
+    async def run(self, limit: int) -> None:
+        """Work through all rows. On an error no new call is made, and none is left running."""
+        self.calls.on_call = self.report_progress
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(ROWS_PER_SLOT * limit):
+                    group.create_task(self._worker(AHEAD_PER_SLOT * limit))
+            await self.calls.drain(None)
+        except BaseExceptionGroup as errors:
+            cause = self.calls.stopped or errors.exceptions[0]
+            self.calls.stopped = self.calls.stopped or CaiError(
+                f"{self.stage}: stopped by another row's error"
+            )
+            await self.calls.drain(GRACE_S)
+            raise self._resumable(cause) from cause
+        except BaseException:  # cancelled, or Ctrl-C
+            self.calls.stopped = CaiError(f"{self.stage}: interrupted")
+            await self.calls.drain(0)
+            raise
+        self.report_progress(force=True)
+
+    def report_progress(self, force: bool = False) -> None:
+        """Tell the listener how far the shard is, at most every PROGRESS_INTERVAL_S unless forced."""
+        now = time.monotonic()
+        if self._on_progress is None or (now - self._last_progress < PROGRESS_INTERVAL_S and not force):
+            return
+        self._last_progress = now
+        tally = self.calls.tally
+        self._on_progress(
+            Progress(
+                rows_done=self.published,
+                rows_total=self.total,
+                calls_made=tally.made,
+                calls_replayed=tally.replayed,
+                prompt_tokens=tally.prompt_tokens,
+                completion_tokens=tally.completion_tokens,
+                cost=tally.cost,
+                rate=self.published / max(now - self.started, 1e-9),
+            )
+        )
+
+    async def _worker(self, ahead: int) -> None:
+        while True:
+            while self.pulled - self.published >= ahead:
+                await self._moved.wait()
+            try:
+                row = next(self.source)
+            except StopIteration:
+                return
+            index = self.pulled
+            self.pulled += 1
+            self._waiting[index] = await self._results(row)
+            self._publish()
+            self.report_progress()
+            await asyncio.sleep(0)  # a shard that only replays would never let other tasks run
+
+    async def _results(self, row: In) -> Sequence[Row]:
+        try:
+            results = await self.step(row, self.calls.ask)
+        except Exception as error:
+            cause = _leaf(error)
+            reason = _drop_reason(cause)
+            if reason is None and isinstance(cause, CaiError):
+                raise cause from cause.__cause__
+            if reason is None:
+                text = f"{type(cause).__name__}: {cause}"
+                raise RuntimeError(f"stage {self.stage}, row {row.id}: a bug in the step: {text}") from error
+            return [Drop(id=row.id, stage=self.stage, reason=reason, detail=str(cause))]
+        if self.calls.stopped is not None:  # the step kept a fatal error to itself
+            raise self.calls.stopped
+        if not results:
+            raise StoreError(f"stage {self.stage}, row {row.id}: the step returned neither a row nor a drop")
+        return results
+
+    def _publish(self) -> None:
+        """Write every row whose turn has come."""
+        before = self.published
+        while (results := self._waiting.pop(self.published, None)) is not None:
+            for result in results:
+                if isinstance(result, Drop):
+                    self.drops[result.reason] += 1
+                    self.dropped.write(result)
+                else:
+                    self.kept.write(result)
+            self.published += 1
+        if self.published > before:
+            self._moved.set()  # wakes those that wait now …
+            self._moved.clear()  # … and makes the next ones wait
+
+    def _resumable(self, error: BaseException) -> BaseException:
+        if not isinstance(error, ProviderError):
+            return error
+        done = f"{self.published} of {self.total if self.total is not None else 'its'} rows were done"
+        return ProviderError(
+            error.kind,
+            f"{error}; stage {self.stage} stopped when {done}. Every reply so far is kept: fix this and run "
+            "the same command again to go on",
+        )
+
+
+def _drop_reason(error: BaseException) -> str | None:
+    """The reason under which a row with this error is dropped; None where the shard has to stop."""
+    if isinstance(error, Refused):
+        return "refused"
+    if isinstance(error, ParseError):
+        return "unparsed"
+    if isinstance(error, ProviderError) and not error.fatal:
+        return error.kind
+    return None
+
+
+def _leaf(error: Exception) -> Exception:
+    """The error to act on in a group from concurrent calls: the first that stops the shard, else the first."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    leaves: list[Exception] = [_leaf(inner) for inner in error.exceptions]
+    return next((leaf for leaf in leaves if _drop_reason(leaf) is None), leaves[0])
+
+
+@contextlib.contextmanager
+def _writers(paths: ShardPaths) -> Iterator[tuple[RowsWriter, RowsWriter]]:
+    """Writers of the two row files, discarded unless published. The caller holds the shard's lock."""
+    with contextlib.ExitStack() as stack:
+        writers = []
+        for path in (paths.rows, paths.drops):
+            remove_leftovers(path)
+            writers.append(RowsWriter(path))
+            stack.callback(writers[-1].discard)
+        yield writers[0], writers[1]
+
+
+def _report(shard: int, inputs_digest: str, work: _Work[In], corrupt_lines: int) -> ShardReport:
+    """Publish the row files and report on them."""
+    tally = work.calls.tally
+    return ShardReport(
+        stage=work.stage,
+        shard=shard,
+        inputs_digest=inputs_digest,
+        rows_in=work.pulled,
+        rows_out=work.kept.rows,
+        drops=dict(sorted(work.drops.items())),
+        calls_made=tally.made,
+        calls_replayed=tally.replayed,
+        failed_calls=dict(sorted(tally.failed.items())),
+        prompt_tokens=tally.prompt_tokens,
+        completion_tokens=tally.completion_tokens,
+        cached_tokens=tally.cached_tokens,
+        cost=tally.cost,
+        cost_made=tally.cost_made,
+        corrupt_lines=corrupt_lines,
+        seconds=round(time.monotonic() - work.started, 3),
+        skipped=False,
+        rows=work.kept.publish(),
+        dropped=work.dropped.publish(),
+    )

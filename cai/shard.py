@@ -1,0 +1,120 @@
+"""One shard of a stage on disk: which files it has, and the report that is also its manifest.
+
+The manifest is published last. Where it carries the digest of the inputs at hand and its files still have
+the bytes it names, the shard is done, and nothing about it is read, asked or written again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from cai.errors import StoreError
+from cai.rows import Row
+from cai.store import Published, decode, explain, file_sha256, guard, write_json
+
+TRANSIENT = frozenset(
+    {"retries_exhausted", "malformed"}
+)  # rows lost for these reasons may succeed another time
+
+
+class ShardPaths(NamedTuple):
+    """Where a shard keeps its files."""
+
+    rows: Path
+    drops: Path
+    manifest: Path
+    journal: Path
+
+
+class ShardReport(Row):
+    """What came of a shard.
+
+    Tokens and `cost` (US dollars, None where a price is unknown) cover every distinct call behind the rows,
+    replayed ones too; `cost_made` covers the calls of this run. `failed_calls`: calls of this run given up,
+    by ProviderError kind. `corrupt_lines`: damaged journal lines skipped. `seconds`: wall time of this run.
+    `skipped`: the shard was done before, and this run did nothing.
+    """
+
+    stage: str
+    shard: int
+    inputs_digest: str
+    rows_in: int
+    rows_out: int
+    drops: dict[str, int]
+    calls_made: int
+    calls_replayed: int
+    failed_calls: dict[str, int]
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    cost: float | None
+    cost_made: float | None
+    corrupt_lines: int
+    seconds: float
+    skipped: bool
+    rows: Published
+    dropped: Published
+
+
+def shard_paths(root: Path, stage: str, shard: int) -> ShardPaths:
+    """The files of one shard of a stage, whether they exist or not."""
+    folder, number = root / stage, f"{shard:05d}"
+    return ShardPaths(
+        rows=folder / f"rows-{number}.jsonl",
+        drops=folder / f"drops-{number}.jsonl",
+        manifest=folder / f"manifest-{number}.json",
+        journal=root / "journal" / stage / f"{number}.jsonl",
+    )
+
+
+def write_manifest(manifest: Path, report: ShardReport) -> None:
+    """Publish the report. File names in it are relative, so that a run's folder can be moved."""
+    names = {"rows": report.rows.path.name, "dropped": report.dropped.path.name}
+    write_json(manifest, _with_paths(report, Path(names["rows"]), Path(names["dropped"])))
+
+
+def read_manifest(manifest: Path) -> ShardReport | None:
+    """The report of a shard as its run left it; None where no run has finished. Raises StoreError."""
+    with guard(manifest):
+        try:
+            report = decode(manifest.read_bytes(), ShardReport)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise StoreError(
+                f"{manifest}: not a manifest ({explain(error)}); remove it and run again"
+            ) from error
+    folder = manifest.parent
+    return _with_paths(report, folder / report.rows.path, folder / report.dropped.path)
+
+
+def finished(paths: ShardPaths, inputs_digest: str) -> ShardReport | None:
+    """The report of a shard that needs no work, as of a run that made no call; None where there is work.
+
+    Rows lost to an endpoint in trouble are work: the next run asks them again, and them only.
+    """
+    report = read_manifest(paths.manifest)
+    if report is None or report.inputs_digest != inputs_digest or not TRANSIENT.isdisjoint(report.drops):
+        return None
+    if any(file_sha256(file.path) != file.sha256 for file in (report.rows, report.dropped)):
+        return None
+    return report.model_copy(
+        update={
+            "calls_made": 0,
+            "calls_replayed": report.calls_made + report.calls_replayed,
+            "failed_calls": {},
+            "cost_made": 0.0,
+            "seconds": 0.0,
+            "skipped": True,
+        }
+    )
+
+
+def _with_paths(report: ShardReport, rows: Path, dropped: Path) -> ShardReport:
+    return report.model_copy(
+        update={
+            "rows": report.rows.model_copy(update={"path": rows}),
+            "dropped": report.dropped.model_copy(update={"path": dropped}),
+        }
+    )
