@@ -7,7 +7,7 @@ under which the journal keeps the reply, so everything that can change a reply m
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import orjson
 
@@ -51,8 +51,10 @@ class Usage(Row):
 class Completion(Row):
     """The reply to a request.
 
-    `choice_probs`: for a request with `choices`, the probability of each, summing to 1; None where the
-    backend gives no logprobs. `cost`: US dollars, None where no price is known. `model`: as the provider names it.
+    `choice_probs`: for a request with `choices`, the probability of each, summing to 1; None where the reply
+    puts no mass on any of them. `choice_method`: where they come from, the answer token's `logprobs` or a
+    confidence that the model `stated`; None exactly where `choice_probs` is. `cost`: US dollars, None where no
+    price is known. `model`: as the provider names it.
     """
 
     text: str
@@ -60,6 +62,7 @@ class Completion(Row):
     usage: Usage
     model: str
     choice_probs: dict[str, float] | None = None
+    choice_method: Literal["logprobs", "stated"] | None = None
     cost: float | None = None
 
 
