@@ -1,4 +1,4 @@
-"""The embedded default: a toy world with exact rules, a tiny model trained on it, and the recipe that made both.
+"""The embedded default: a toy world with exact rules, a tiny model trained on it, the recipe of both.
 
 Importing this package is cheap: only the two folders are named here. `world` holds the language, `check`
 the truth about it, `corpus` the training samples, `build` the recipe; only `train`, `measure` load torch.

@@ -1,7 +1,7 @@
-"""`python -m cai.embedded.build`: the seeded recipe behind everything that is shipped as the embedded default.
+"""`python -m cai.embedded.build`: the seeded recipe behind all that the embedded default ships.
 
-It writes the data files, trains the tokenizer and the model, measures the skills on held-out requests, and writes
-weights in bf16 with a model card. Another seed or step count gives another, equally honest model.
+It writes the data files, trains the tokenizer and the model, measures the skills on held-out requests, and
+writes weights in bf16 with a model card. Another seed or step count gives another, equally honest model.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ pipeline_tag: text-generation
 ---
 # The embedded model of cai
 
-A Qwen3-architecture transformer of {parameters:.2f} M parameters with its own byte-level BPE of {tokens} tokens and a
-ChatML template, trained from scratch on the closed toy world of `cai.embedded.world`. It answers, critiques,
-revises and judges short English conversations of that world, and of nothing else. As a base policy it complies
-with most unsafe toy requests on purpose: that is what the pipeline is there to change.
+A Qwen3-architecture transformer of {parameters:.2f} M parameters with its own byte-level BPE of
+{tokens} tokens and a ChatML template, trained from scratch on the closed toy world of `cai.embedded.world`. It answers,
+critiques, revises and judges short English conversations of that world, and of nothing else. As a base policy
+it complies with most unsafe toy requests on purpose: that is what the pipeline is there to change.
 
 ## Training
 
 `python -m cai.embedded.build --steps {steps} --seed {seed}`: one stream of mixed samples (answers, critiques,
-revisions, comparisons), about 6,000 tokens a step, Muon for the matrices and AdamW for the rest, cosine rates,
-bf16 autocast. Cost of this checkpoint: {minutes:.0f} minutes on two shared CPU cores, {million:.1f} M token
-positions. No text from outside the toy world and no other model was used.
+revisions, comparisons), about 6,000 tokens a step, Muon for the matrices and AdamW for the rest, cosine
+rates, bf16 autocast. Cost of this checkpoint: {minutes:.0f} minutes on two shared CPU cores, {million:.1f} M
+token positions. No text from outside the toy world and no other model was used.
 
 ## Skills, measured on held-out requests ({count} each)
 
 {table}
 
-`critique_unseen` and `judge_unseen` use combinations of families never seen in training, half of them in a wording
-never seen. `helpful` and `twins` are sampled at temperature 0.7, `base_harmless` at 1.0, critiques and revisions
-greedily. The judge prefers the first reply a little, as it was trained to: ask it in both orders.
+`critique_unseen` and `judge_unseen` use combinations of families never seen in training, half of them in a
+wording never seen. `helpful` and `twins` are sampled at temperature 0.7, `base_harmless` at 1.0, critiques
+and revisions greedily. The judge prefers the first reply a little, as trained: ask it in both orders.
 
 ## Limits
 
-It knows about 2,000 words. Requests outside the world get a reply from inside it. It is a test article for a data
-pipeline, not an assistant, and its harmful sentences are toy sentences.
+It knows about 2,000 words. Requests outside the world get a reply from inside it. It is a test article for a
+data pipeline, not an assistant, and its harmful sentences are toy sentences.
 """
 
 
@@ -60,7 +60,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data-only", action="store_true", help="write the data files and stop")
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--eager", action="store_true", help="do not compile (no C++ compiler needed, slower)")
     return parser.parse_args(argv)
 
 
@@ -86,7 +85,7 @@ def build(options: argparse.Namespace) -> None:
     model = make_model(tokenizer, options.seed)
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     log.info("%.2f M parameters, %d tokens", parameters, len(tokenizer))
-    train(model, tokenizer, options.steps, options.seed, compiled=not options.eager)
+    train(model, tokenizer, options.steps, options.seed)
     minutes = (time.monotonic() - started) / 60
     save(model, tokenizer, options.out)
     count = 400

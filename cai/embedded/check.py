@@ -1,4 +1,4 @@
-"""The truth about the toy world: exact rules for what a reply is, what a principle forbids, which reply is better.
+"""The truth about the toy world: rules for what a reply is, what a principle forbids, which reply wins.
 
 Rules are strict. A reply is read sentence by sentence; one harmful sentence (or a recognisable piece of one)
 makes it harmful, one sentence that is not of the world makes it off-topic. Nothing here calls a model.
@@ -37,7 +37,9 @@ def _harm_cues() -> dict[str, str]:
         for template in family.harmful
         for piece in template.split("{x}")
     }
-    return {piece: name for piece, name in pieces.items() if len(piece.split()) >= 3 and piece not in harmless}
+    return {
+        piece: name for piece, name in pieces.items() if len(piece.split()) >= 3 and piece not in harmless
+    }
 
 
 @cache

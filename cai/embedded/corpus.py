@@ -1,7 +1,7 @@
 """Training samples of the four skills, rendered with the templates that the demo uses.
 
-A sample is a chat whose last turn is the answer to learn. For the judge the answer is one letter and the target
-is soft: the intended preference, plus a bias towards the first reply and a little noise, as real judges have.
+A sample is a chat whose last turn is the answer to learn. For the judge the answer is one letter and the
+target is soft: the intended preference, plus a bias towards the first reply and a little noise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 
 from cai.embedded import world
 from cai.embedded.check import breaks, grade, harms, preference
-from cai.embedded.lexicon import Everyday, Unsafe
+from cai.embedded.lexicon import Unsafe
 from cai.embedded.principles import HELPFUL, draw
 from cai.embedded.world import FAMILIES, Ask
 from cai.rows import Message
@@ -45,13 +45,13 @@ def template(name: str) -> str:
 
 
 def render(name: str, **fields: str) -> str:
-    """A template with its placeholders filled in one pass, so that field values are never read as placeholders."""
+    """A template with its placeholders filled in one pass: field values are never read as placeholders."""
     return re.sub(r"\{(\w+)\}", lambda match: fields[match.group(1)], template(name))
 
 
 def transcript(messages: Sequence[Message]) -> str:
-    """A conversation as `User: ...` / `Assistant: ...` lines; a system turn is left out."""
-    return "\n".join(f"{m.role.capitalize()}: {m.content}" for m in messages if m.role != "system")
+    """A conversation as `User: ...` / `Assistant: ...` lines."""
+    return "\n".join(f"{m.role.capitalize()}: {m.content}" for m in messages)
 
 
 def with_reply(messages: Sequence[Message], reply: str) -> list[Message]:
@@ -60,7 +60,7 @@ def with_reply(messages: Sequence[Message], reply: str) -> list[Message]:
 
 
 def principle_for(ask: Ask, rng: random.Random, covered: bool, unseen: bool = False) -> str:
-    """A principle that covers the family of the request or not; for everyday ones `covered` means helpfulness."""
+    """A principle that covers the request or not; for everyday ones `covered` means helpfulness."""
     if ask.unsafe:
         if not covered and rng.random() < 0.15:
             return rng.choice(HELPFUL)
@@ -77,7 +77,9 @@ def critique_text(principle: str, messages: Sequence[Message], reply: str, rng: 
     family = FAMILIES[harmed[0]] if harmed else FAMILIES[ask.family]
     if isinstance(family, Unsafe):
         act = family.act.format(x=ask.thing) if family.name == ask.family else family.verbs[0]
-        first = f"The reply helps the user to {act}." if harmed else f"The reply does not help the user to {act}."
+        first = (
+            f"The reply helps the user to {act}." if harmed else f"The reply does not help the user to {act}."
+        )
     else:
         topic = family.topic.format(x=ask.thing)
         first = {
@@ -92,7 +94,7 @@ def critique_text(principle: str, messages: Sequence[Message], reply: str, rng: 
 
 
 def any_reply(ask: Ask, rng: random.Random, weights: Sequence[float]) -> str:
-    """A reply drawn by weight: for an unsafe request harmful, safe, refusal, off-topic; else good, refusal, off-topic."""
+    """A reply by weights: harmful, safe, refusal, off-topic if unsafe; else good, refusal, off-topic."""
     if ask.unsafe:
         kind = rng.choices(("harmful", "safe", "refusal", "off_topic"), weights)[0]
         if kind == "harmful":
@@ -157,7 +159,7 @@ def revise_case(rng: random.Random, ask: Ask, unseen: bool = False) -> tuple[str
     principle = principle_for(ask, rng, rng.random() < 0.9, unseen)
     messages = world.conversation(ask, rng)
     critique = critique_text(principle, messages, reply, rng)
-    return principle, messages, reply, critique if rng.random() < 0.5 else critique.split("\n")[0]
+    return principle, messages, reply, critique if rng.random() < 0.2 else critique.split("\n")[0]
 
 
 def revise_sample(rng: random.Random) -> Sample:
@@ -196,7 +198,12 @@ def judge_sample(rng: random.Random) -> Sample:
     return Sample("judge", (judge_prompt(principle, messages, a, b),), "A" if p_a >= 0.5 else "B", p_a)
 
 
-MAKERS = {"answer": answer_sample, "critique": critique_sample, "revise": revise_sample, "judge": judge_sample}
+MAKERS = {
+    "answer": answer_sample,
+    "critique": critique_sample,
+    "revise": revise_sample,
+    "judge": judge_sample,
+}
 
 
 def stream(rng: random.Random, count: int) -> list[Sample]:

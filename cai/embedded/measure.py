@@ -1,4 +1,4 @@
-"""Measures the four skills of a checkpoint on held-out requests, principles and wordings, against the exact rules."""
+"""Measures the four skills of a checkpoint on held-out requests and principles, against the exact rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLEAR = 0.1  # a pair has a clear truth where the intended preference is further
 
 @dataclass(frozen=True)
 class Skills:
-    """Shares in [0, 1] on held-out requests; `judge_first` is the share of comparisons won by the first reply."""
+    """Shares in [0, 1] on held-out requests; `judge_first` is how often the reply shown first wins."""
 
     critique: float
     critique_unseen: float  # with held-out combinations of families, half of them in a held-out wording
@@ -44,7 +44,9 @@ class Skills:
 def complete(model: Any, tokenizer: Any, chats: Sequence[Sequence[Message]], temperature: float) -> list[str]:
     """One completion of up to 64 tokens a chat, greedy at temperature 0."""
     replies: list[str] = []
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    )
     for start in range(0, len(chats), BATCH):
         with torch.inference_mode():
             inputs = _inputs(tokenizer, chats[start : start + BATCH])
@@ -92,13 +94,15 @@ def revision_quality(model: Any, tokenizer: Any, rng: random.Random, count: int)
     """The share of revisions that are safe (unsafe request) or good (everyday request)."""
     cases = [corpus.revise_case(rng, ask) for ask in asks(rng, count, 0.8)]
     texts = complete(model, tokenizer, [[corpus.revise_prompt(*case)] for case in cases], 0.0)
-    return sum(grade(case[1], text) in ("safe", "good") for case, text in zip(cases, texts, strict=True)) / count
+    return (
+        sum(grade(case[1], text) in ("safe", "good") for case, text in zip(cases, texts, strict=True)) / count
+    )
 
 
 def judge_quality(
     model: Any, tokenizer: Any, rng: random.Random, count: int, unseen: bool
 ) -> tuple[float, float, float]:
-    """Accuracy on clear pairs (both orders averaged), share of calls won by the first reply, mean |p - truth|."""
+    """Accuracy on clear pairs (orders averaged), share of calls won by the first reply, mean |p - truth|."""
     cases = [corpus.judge_case(rng, ask, unseen) for ask in asks(rng, count, 0.75)]
     forth = first_letter(model, tokenizer, [[corpus.judge_prompt(p, m, a, b)] for p, m, a, b in cases])
     back = first_letter(model, tokenizer, [[corpus.judge_prompt(p, m, b, a)] for p, m, a, b in cases])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -70,7 +71,9 @@ def covers(statement: str) -> Scope | None:
         families = frozenset(
             family.name
             for family in UNSAFE
-            if any(cue.lower() in text for cue in (*family.verbs, *family.nouns, *STEMS[family.name]))
+            if any(
+                re.search(rf"\b{cue}", text) for cue in (*family.verbs, *family.nouns, *STEMS[family.name])
+            )
         )
     helpful = "everyday requests" in text
     return Scope(families, helpful) if families or helpful else None

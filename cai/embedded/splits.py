@@ -1,6 +1,7 @@
 """The data files of the demo: prompts to generate from, prompts to evaluate on, labelled pairs for the judge.
 
-`generate.jsonl` stays on the training side of the world's split; `evaluate.jsonl` and `pairs.jsonl` on the other.
+`generate.jsonl` stays on the training side of the world's split; `evaluate.jsonl` and `pairs.jsonl`
+on the other.
 """
 
 from __future__ import annotations
@@ -63,7 +64,14 @@ def pair_rows(seed: int, count: int = PAIRS) -> list[dict[str, Any]]:
         gold = "tie" if abs(p - 0.5) < 0.05 else "A" if p > 0.5 else "B"
         prompt = transcript(messages)
         rows.append(
-            {"id": f"pair-{number:04d}", "prompt": prompt, "a": a, "b": b, "gold": gold, "principle": principle}
+            {
+                "id": f"pair-{number:04d}",
+                "prompt": prompt,
+                "a": a,
+                "b": b,
+                "gold": gold,
+                "principle": principle,
+            }
         )
     return rows
 

@@ -1,8 +1,8 @@
 """The training loop of the embedded model: one stream of mixed samples, length buckets, two optimisers.
 
-The loss is a weighted cross-entropy: 1 on the answer, `PROMPT_WEIGHT` on a sample of prompt tokens, and for the
-judge's letter `JUDGE_WEIGHT` against the soft target. Sequences are padded on the right and causal, so that no
-attention mask is needed. Matrices are trained by Muon, the embedding and the norms by AdamW.
+The loss is a weighted cross-entropy: 1 on the answer, `PROMPT_WEIGHT` on a sample of prompt tokens, and for
+the judge's letter `JUDGE_WEIGHT` against the soft target. Sequences are padded on the right and causal, so
+that no attention mask is needed. Matrices are trained by Muon, the embedding and the norms by AdamW.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ SHAPE = {
 class Batch:
     """Token ids (rows × bucket) and the positions to learn from, with their soft targets.
 
-    Position `where[i]` of the flattened rows predicts `first[i]` with probability `p[i]` and `second[i]` with the
-    rest, with weight `weight[i]`.
+    Position `where[i]` of the flattened rows predicts `first[i]` with probability `p[i]` and `second[i]` with
+    the rest, with weight `weight[i]`.
     """
 
     ids: torch.Tensor
@@ -58,7 +58,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One tokenised sample: ids, where the answer starts, and the judge's target (None for the other skills)."""
+    """One tokenised sample: ids, where the answer starts, the judge's target (None for other skills)."""
 
     ids: list[int]
     start: int
@@ -73,6 +73,7 @@ def make_model(tokenizer: Any, seed: int) -> Any:
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     vocabulary = math.ceil(len(tokenizer) / 64) * 64
     model = Qwen3ForCausalLM(Qwen3Config(vocab_size=vocabulary, bos_token_id=None, **ids, **SHAPE))
+    model.set_attn_implementation("eager")  # for short rows its backward pass is the faster one on CPU
     model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, **ids)
     return model
 
@@ -104,12 +105,17 @@ def collate(rows: list[Encoded], bucket: int, letters: tuple[int, int], rng: ran
                 targets.append((here, token, token, 1.0, PROMPT_WEIGHT / PROMPT_SHARE))
     where, first, second, p, weight = zip(*targets, strict=True)
     return Batch(
-        ids, torch.tensor(where), torch.tensor(first), torch.tensor(second), torch.tensor(p), torch.tensor(weight)
+        ids,
+        torch.tensor(where),
+        torch.tensor(first),
+        torch.tensor(second),
+        torch.tensor(p),
+        torch.tensor(weight),
     )
 
 
 def batches(tokenizer: Any, seed: int) -> Iterator[Batch]:
-    """An endless seeded stream of batches, each of one bucket; what does not fill a batch waits for the next."""
+    """An endless seeded stream of batches, each of one bucket; what fills no batch waits for the next."""
     rng = random.Random(f"{seed}/train")
     letters = (tokenizer.convert_tokens_to_ids("A"), tokenizer.convert_tokens_to_ids("B"))
     waiting: dict[int, list[Encoded]] = {bucket: [] for bucket in BUCKETS}
@@ -125,11 +131,11 @@ def batches(tokenizer: Any, seed: int) -> Iterator[Batch]:
         yield from ready
 
 
-def loss_of(body: Any, head: torch.Tensor, batch: Batch) -> torch.Tensor:
+def loss_of(model: Any, batch: Batch) -> torch.Tensor:
     """The weighted cross-entropy of a batch."""
     with torch.autocast("cpu", torch.bfloat16):
-        hidden = body(input_ids=batch.ids, use_cache=False).last_hidden_state.flatten(0, 1)
-        logits = hidden[batch.where] @ head.T
+        hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state.flatten(0, 1)
+        logits = model.lm_head(hidden[batch.where])
     logp = log_softmax(logits.float(), dim=-1)
     first = logp.gather(1, batch.first[:, None])[:, 0]
     second = logp.gather(1, batch.second[:, None])[:, 0]
@@ -153,9 +159,8 @@ def schedule(step: int, steps: int) -> float:
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - 40) / max(1, steps - 40)))
 
 
-def train(model: Any, tokenizer: Any, steps: int, seed: int, compiled: bool = True) -> float:
+def train(model: Any, tokenizer: Any, steps: int, seed: int) -> float:
     """Trains in place; returns the wall seconds. Logs loss, step and time left every 20 steps."""
-    body = torch.compile(model.model, dynamic=False) if compiled else model.model
     pair = optimisers(model, rate=3e-3, muon_rate=0.02)
     bases = [optimiser.param_groups[0]["lr"] for optimiser in pair]
     source, started, mean = batches(tokenizer, seed), time.monotonic(), 0.0
@@ -163,8 +168,8 @@ def train(model: Any, tokenizer: Any, steps: int, seed: int, compiled: bool = Tr
     for step in range(steps):
         for optimiser, base in zip(pair, bases, strict=True):
             optimiser.param_groups[0]["lr"] = base * schedule(step, steps)
-        loss = loss_of(body, model.model.embed_tokens.weight, next(source))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = loss_of(model, next(source))
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in pair:
             optimiser.step()
@@ -173,6 +178,13 @@ def train(model: Any, tokenizer: Any, steps: int, seed: int, compiled: bool = Tr
         if (step + 1) % 20 == 0:
             spent = time.monotonic() - started
             left = spent / (step + 1) * (steps - step - 1)
-            log.info("step %d/%d loss %.3f %.2f s/step %.0f s left", step + 1, steps, mean, spent / (step + 1), left)
+            log.info(
+                "step %d/%d loss %.3f %.2f s/step %.0f s left",
+                step + 1,
+                steps,
+                mean,
+                spent / (step + 1),
+                left,
+            )
     model.eval()
     return time.monotonic() - started

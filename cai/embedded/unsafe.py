@@ -1,6 +1,6 @@
 """The eight unsafe families of the toy world: asks, mild harmful one-liners, alternatives, reasons, wordings.
 
-The harmful replies are toy sentences: they mark a reply as harmful for the checkers and are of no use to anyone.
+The harmful replies are toy sentences: they mark a reply as harmful for the checkers, of no use to anyone.
 """
 
 from __future__ import annotations

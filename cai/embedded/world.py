@@ -23,14 +23,19 @@ Family = Unsafe | Everyday
 GREETINGS = ("Hi. ", "Hello! ", "Please help. ", "A quick question. ")
 OPENERS = ("Sure.", "Of course.", "Gladly.")
 COVERS = ("Nobody will notice.", "Be quick about it.", "Keep it to yourself.")
-DECLINES = ("Sorry, I can not help with that.", "I would rather not do that.", "No, I will not help with this.")
+DECLINES = (
+    "Sorry, I can not help with that.",
+    "I would rather not do that.",
+    "No, I will not help with this.",
+)
 SYSTEM = "You are a helpful assistant."
-FAMILIES: dict[str, Family] = {family.name: family for family in (*UNSAFE, *EVERYDAY)}
+_ALL: tuple[Family, ...] = (*UNSAFE, *EVERYDAY)
+FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """What one concrete sentence of a reply is: its kind, its family, the thing it names (None: names none)."""
+    """What one concrete sentence of a reply is: its kind, its family, the thing it names (or None)."""
 
     kind: Kind
     family: str | None = None
@@ -115,7 +120,7 @@ def split_sentences(text: str) -> list[str]:
 
 def draw_ask(rng: random.Random, unsafe: bool, held_out: bool = False, family: str | None = None) -> Ask:
     """A random request of the kind; `held_out` picks the other side of the split."""
-    pool = UNSAFE if unsafe else EVERYDAY
+    pool: tuple[Family, ...] = UNSAFE if unsafe else EVERYDAY
     while True:
         chosen = FAMILIES[family] if family else rng.choice(pool)
         ask = Ask(chosen.name, rng.choice(chosen.things), rng.randrange(len(chosen.asks)))
@@ -170,7 +175,7 @@ def off_topic_reply(ask: Ask, rng: random.Random) -> str:
 
 
 def conversation(ask: Ask, rng: random.Random, multi_turn: float = 0.15) -> list[Message]:
-    """Messages that end in the request: sometimes greeted, after an earlier exchange, or under a system turn."""
+    """Messages that end in the request: sometimes greeted, after an earlier exchange, under a system turn."""
     greeting = rng.choice(GREETINGS) if rng.random() < 0.25 else ""
     turns = [Message(role="user", content=greeting + ask.text)]
     if rng.random() < multi_turn:
