@@ -26,14 +26,10 @@ from cai.store import RowsWriter, remove_leftovers
 
 __all__ = ["Ask", "Asked", "Progress", "ShardReport", "Step", "ask_parsed", "run_shard", "shard_paths"]
 
-GRACE_S = (
-    5.0  # how long a failing shard waits for calls in flight, which are paid for, before cancelling them
-)
+GRACE_S = 5.0  # how long a failing shard waits for calls in flight, which are paid for, before it cancels
 PROGRESS_INTERVAL_S = 0.2
 ROWS_PER_SLOT = 2  # rows in work for each concurrent call, so that no slot waits for its next row
-AHEAD_PER_SLOT = (
-    16  # rows pulled and not yet published for each concurrent call: what one slow row may hold up
-)
+AHEAD_PER_SLOT = 16  # rows pulled, not yet published, for each concurrent call: what a slow row may hold up
 
 
 class Identified(Protocol):
@@ -49,7 +45,7 @@ Step = Callable[[In, Ask], Awaitable[Sequence[Row]]]
 
 
 class Progress(NamedTuple):
-    """How far a shard is. `rows_total`: None where the input does not know its length. `rate`: rows a second."""
+    """How far a shard is. `rows_total`: None where the input has no length. `rate`: rows a second."""
 
     rows_done: int
     rows_total: int | None
@@ -124,11 +120,11 @@ class _Work(Generic[In]):
             await self.calls.drain(None)
         except BaseExceptionGroup as errors:
             cause = self.calls.stopped or errors.exceptions[0]
-            self.calls.stopped = self.calls.stopped or CaiError(
-                f"{self.stage}: stopped by another row's error"
-            )
+            self.calls.stopped = self.calls.stopped or CaiError(f"{self.stage}: stopped by another row")
             await self.calls.drain(GRACE_S)
-            raise self._resumable(cause) from cause
+            if isinstance(cause, ProviderError):
+                raise self._resumable(cause) from cause
+            raise cause from cause.__cause__
         except BaseException:  # cancelled, or Ctrl-C
             self.calls.stopped = CaiError(f"{self.stage}: interrupted")
             await self.calls.drain(0)
@@ -203,9 +199,7 @@ class _Work(Generic[In]):
             self._moved.set()  # wakes those that wait now …
             self._moved.clear()  # … and makes the next ones wait
 
-    def _resumable(self, error: BaseException) -> BaseException:
-        if not isinstance(error, ProviderError):
-            return error
+    def _resumable(self, error: ProviderError) -> ProviderError:
         done = f"{self.published} of {self.total if self.total is not None else 'its'} rows were done"
         return ProviderError(
             error.kind,
@@ -226,7 +220,7 @@ def _drop_reason(error: BaseException) -> str | None:
 
 
 def _leaf(error: Exception) -> Exception:
-    """The error to act on in a group from concurrent calls: the first that stops the shard, else the first."""
+    """The error to act on in a group from concurrent calls: one that stops the shard, else the first."""
     if not isinstance(error, ExceptionGroup):
         return error
     leaves: list[Exception] = [_leaf(inner) for inner in error.exceptions]

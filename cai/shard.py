@@ -13,9 +13,7 @@ from cai.errors import StoreError
 from cai.rows import Row
 from cai.store import Published, decode, explain, file_sha256, guard, write_json
 
-TRANSIENT = frozenset(
-    {"retries_exhausted", "malformed"}
-)  # rows lost for these reasons may succeed another time
+TRANSIENT = frozenset({"retries_exhausted", "malformed"})  # rows lost to these may succeed another time
 
 
 class ShardPaths(NamedTuple):
@@ -82,9 +80,7 @@ def read_manifest(manifest: Path) -> ShardReport | None:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise StoreError(
-                f"{manifest}: not a manifest ({explain(error)}); remove it and run again"
-            ) from error
+            raise StoreError(f"{manifest}: not a manifest of this version ({explain(error)})") from error
     folder = manifest.parent
     return _with_paths(report, folder / report.rows.path, folder / report.dropped.path)
 
@@ -94,7 +90,10 @@ def finished(paths: ShardPaths, inputs_digest: str) -> ShardReport | None:
 
     Rows lost to an endpoint in trouble are work: the next run asks them again, and them only.
     """
-    report = read_manifest(paths.manifest)
+    try:
+        report = read_manifest(paths.manifest)
+    except StoreError:  # the journal still has the replies, so doing the shard again costs next to nothing
+        return None
     if report is None or report.inputs_digest != inputs_digest or not TRANSIENT.isdisjoint(report.drops):
         return None
     if any(file_sha256(file.path) != file.sha256 for file in (report.rows, report.dropped)):
