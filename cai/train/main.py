@@ -1,0 +1,79 @@
+"""The process that trains. `cai.train.launch` starts it through accelerate; by hand:
+
+    accelerate launch -m cai.train.main OUT/cai_train.yaml
+
+With `--check` it reads `{"sft": {…}, "dpo": {…}}` (training sections) from standard input, prints the first
+problem and exits 2, or exits 0; nothing is loaded or trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import yaml
+
+from cai.config import TrainingConfig
+from cai.errors import ConfigError
+from cai.train.plan import TrainPlan
+
+
+def main() -> int:
+    """Parse the command line and train, or check."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("plan", nargs="?", type=Path)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--lifeline", action="store_true", help="end when standard input closes")
+    options = parser.parse_args()
+    if options.check:
+        return check(sys.stdin.read())
+    if options.lifeline:
+        threading.Thread(target=_die_with_launcher, daemon=True).start()
+    train(TrainPlan.model_validate(yaml.safe_load(options.plan.read_text(encoding="utf-8"))))
+    return 0
+
+
+def train(plan: TrainPlan) -> None:
+    """Run the plan's trainer; imported here, so that the lifeline is held before the seconds of imports."""
+    if plan.kind == "sft":
+        from cai.train.sft import train_sft
+
+        train_sft(plan)
+    else:
+        from cai.train.dpo import train_dpo
+
+        train_dpo(plan)
+
+
+def check(request: str) -> int:
+    """Validate training sections given as JSON; the problem goes to standard output."""
+    try:
+        from cai.train.options import check_section
+    except ImportError as error:
+        print(f"training needs more packages ({error}): pip install 'cai[train]'")  # noqa: T201
+        return ConfigError.exit_code
+    try:
+        for kind, section in json.loads(request).items():
+            check_section(kind, TrainingConfig.model_validate(section))
+    except ConfigError as error:
+        print(error)  # noqa: T201
+        return ConfigError.exit_code
+    return 0
+
+
+def _die_with_launcher() -> None:
+    """Wait for the launcher's end of the pipe to close, however it ended, and take the whole group along."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Option names and values into TRL's, peft's and accelerate's own types; the only place that parses them.
+
+An unknown name is a ConfigError with the nearest known one. Values go through transformers' argument parser,
+which also turns what YAML reads as text (`2e-5`) into the number that it means.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from peft import LoraConfig
+from transformers import HfArgumentParser
+from trl import DPOConfig, SFTConfig
+
+from cai.config import TrainingConfig
+from cai.errors import ConfigError
+from cai.train.plan import CPU_DEFAULTS, DEFAULTS, Kind
+
+CONFIGS: dict[Kind, Any] = {"sft": SFTConfig, "dpo": DPOConfig}
+
+
+class _Parser(HfArgumentParser):
+    """Raises instead of printing the usage of 200 options and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def trl_config(kind: Kind, args: dict[str, Any], output_dir: str) -> Any:
+    """An SFTConfig or DPOConfig holding `args`. Raises ConfigError naming the option at fault."""
+    parser = _Parser(CONFIGS[kind])
+    actions = {action.dest: action for action in parser._actions}
+    refuse_unknown(f"{kind}.args", args, actions)
+    for name, value in args.items():
+        action = actions[name]
+        if isinstance(value, int | float) and not isinstance(value, bool) and action.type in (int, float):
+            value = str(value)
+        if isinstance(value, str) and action.nargs in ("+", "*"):
+            value = [value]
+        parser.set_defaults(**{name: value})
+    try:
+        (config,) = parser.parse_args_into_dataclasses(args=["--output_dir", output_dir])
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ConfigError(f"{kind}.args: {_one_line(error)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{kind}.args: {_one_line(error)}") from error
+    return config
+
+
+def lora_config(options: dict[str, Any] | None, where: str = "lora") -> Any | None:
+    """peft's LoraConfig; every linear layer but the LM head, unless `target_modules` says otherwise."""
+    if options is None:
+        return None
+    refuse_unknown(where, options, [field.name for field in dataclasses.fields(LoraConfig)])
+    try:
+        return LoraConfig(**({"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | options))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{where}: {_one_line(error)}") from error
+
+
+def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigError for the first name of `given` that is not `known`."""
+    names = sorted(known)
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{where}.{name}: unknown option{hint}")
+
+
+def check_section(kind: Kind, config: TrainingConfig) -> None:
+    """Build everything that `config` describes, on CPU so that no device is asked for, and throw it away."""
+    from accelerate.commands.launch import launch_command_parser
+
+    trl_config(kind, CPU_DEFAULTS | DEFAULTS[kind] | _without_device(config.args), output_dir="unused")
+    lora_config(config.lora, f"{kind}.lora")
+    actions = launch_command_parser()._actions
+    flags = [option.lstrip("-") for action in actions for option in action.option_strings]
+    refuse_unknown(f"{kind}.accelerate", config.accelerate, flags)
+
+
+def _without_device(args: dict[str, Any]) -> dict[str, Any]:
+    """A run may be checked on another machine than the one with the GPU."""
+    return {name: value for name, value in args.items() if name not in ("use_cpu", "bf16", "fp16", "tf32")}
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,386 @@
+"""Training through real `accelerate launch` processes, on a Qwen3 of 64 hidden units that is built here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cai.config import TrainingConfig
+from cai.errors import ConfigError, TrainError
+from cai.rows import Demonstration, Message, Pair
+from cai.train.launch import accelerate_flags, check_args, launch
+from cai.train.plan import (
+    METRICS,
+    PLAN,
+    last_complete_checkpoint,
+    make_plan,
+    prepare_folder,
+    read_finished,
+)
+from cai.train.process import JsonlTail, failure
+
+SFT = TrainingConfig(
+    args={"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": "1e-3", "save_steps": 2}
+)
+DPO = TrainingConfig(
+    args={"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "save_steps": 2, "beta": 0.2}
+)
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS = "please tell me how to bake bread and kindly open a closed door without harm to cats".split()
+
+
+def sentence(number: int, length: int = 6) -> str:
+    return " ".join(WORDS[(number * 7 + step * (number % 5 + 1)) % len(WORDS)] for step in range(length))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen3 in bf16 with a byte-level BPE tokenizer, a ChatML template and a generation config."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    folder = tmp_path_factory.mktemp("base")
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    bpe.train_from_iterator([sentence(number) for number in range(50)], trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=TEMPLATE
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, head_dim=32,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256, tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = Qwen3ForCausalLM(config).to(torch.bfloat16)
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True, temperature=0.9
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SFT rows as the export writes them, with all the columns that a trainer does not know."""
+    path = tmp_path_factory.mktemp("data") / "sft.jsonl"
+    rows = [
+        Demonstration(
+            id=f"p{n}", prompt=(Message(role="user", content=sentence(n)),), tags=() if n < 8 else ("harmful",),
+            completion=(Message(role="assistant", content=sentence(n + 1)),), source="revision", lineage=f"p{n}",
+        )
+        for n in range(24)
+    ]  # fmt: skip
+    path.write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DPO rows as the export writes them: p, margin, source, principles, tags, lineage and id beside the texts."""
+    path = tmp_path_factory.mktemp("data") / "dpo.jsonl"
+    rows = [
+        Pair(
+            id=f"p{n}/r0~p{n}/r0/v", prompt=(Message(role="user", content=sentence(n)),),
+            chosen=(Message(role="assistant", content=sentence(n + 1)),),
+            rejected=(Message(role="assistant", content=sentence(n + 2, 9)),),
+            p=0.9, margin=2.197, source="revision", principles=("kind",), tags=(), lineage=f"p{n}",
+        )
+        for n in range(24)
+    ]  # fmt: skip
+    path.write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    return path
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def group_is_gone(marker: str) -> bool:
+    """True when no process names `marker` on its command line."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if marker.encode() in entry.read_bytes():
+                return False
+        except OSError:
+            continue
+    return True
+
+
+def wait_until(condition: Any, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_sft_then_dpo_full(base: Path, demonstrations: Path, pairs: Path, tmp_path: Path) -> None:
+    """Both trainings end in model folders that load unchanged; a second launch does nothing."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    records: list[dict[str, Any]] = []
+    sft = launch(
+        "sft", model=str(base), data=demonstrations, out=tmp_path / "sft", config=SFT, seed=1,
+        log=tmp_path / "sft.log", on_metrics=records.append,
+    )  # fmt: skip
+    assert (sft.steps, sft.skipped, sft.resumed_from) == (4, False, None)
+    assert [record["step"] for record in records] == [1, 2, 3, 4]
+    assert {"total", "eta_s", "loss", "learning_rate"} <= set(records[-1])
+    assert not (tmp_path / "sft" / "work").exists()
+
+    arguments: dict[str, Any] = {
+        "model": str(sft.out), "data": pairs, "out": tmp_path / "dpo", "config": DPO, "seed": 1,
+        "log": tmp_path / "dpo.log",
+    }  # fmt: skip
+    records.clear()
+    dpo = launch("dpo", on_metrics=records.append, **arguments)
+    assert {"rewards/accuracies", "rewards/margins", "tokens_per_s"} <= set(records[-1])
+    assert records[0]["loss"] == pytest.approx(0.6931, abs=1e-3), "the reference is the starting model"
+    for folder in (sft.out, dpo.out):
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        assert str(model.dtype) == "torch.bfloat16"
+        assert tokenizer.chat_template == TEMPLATE
+        assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
+        assert model.generation_config.temperature == 0.9
+        ours, theirs = (json.loads((path / "config.json").read_text()) for path in (folder, base))
+        assert ours == theirs
+        assert not list(folder.glob("*.bin"))
+    assert len({weights(folder) for folder in (base, sft.out, dpo.out)}) == 3
+
+    again = launch("dpo", **arguments)
+    assert again.skipped and again.model_copy(update={"skipped": False}) == dpo
+    assert group_is_gone(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_dpo_lora_gives_a_merged_model_and_keeps_the_adapter(base: Path, pairs: Path, tmp_path: Path) -> None:
+    """The final folder holds full weights that differ from the base; the adapter lies beside them."""
+    from transformers import AutoModelForCausalLM
+
+    config = DPO.model_copy(update={"lora": {"r": 4, "lora_alpha": 8}})
+    report = launch(
+        "dpo", model=str(base), data=pairs, out=tmp_path / "out", config=config, seed=1, log=tmp_path / "log"
+    )
+    names = sorted(path.name for path in (report.out / "adapter").iterdir())
+    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+    before = AutoModelForCausalLM.from_pretrained(base).state_dict()
+    after = AutoModelForCausalLM.from_pretrained(report.out).state_dict()
+    assert before.keys() == after.keys()
+    moved = [name for name in before if not before[name].equal(after[name])]
+    assert moved and all("proj" in name for name in moved)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dpo"])
+def test_killed_training_resumes_to_identical_weights(
+    kind: Any, base: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """The launcher is killed -9 after a checkpoint: no process survives, and the relaunch ends byte-identical."""
+    config = TrainingConfig(args=DPO.args | {"max_steps": 12, "save_steps": 5})
+    arguments = {"model": str(base), "data": str(pairs), "config": config.model_dump(), "seed": 3}
+    script = (
+        "import json,sys;from pathlib import Path;from cai.config import TrainingConfig;"
+        "from cai.train.launch import launch;a=json.loads(sys.argv[1]);"
+        "launch(a['kind'],model=a['model'],data=Path(a['data']),out=Path(a['out']),"
+        "config=TrainingConfig(**a['config']),seed=a['seed'],log=Path(a['log']))"
+    )
+    out = tmp_path / "killed"
+    request = arguments | {"kind": kind, "out": str(out), "log": str(tmp_path / "killed.log")}
+    launcher = subprocess.Popen([sys.executable, "-c", script, json.dumps(request)])
+    wait_until(lambda: last_complete_checkpoint(out / "work") is not None)
+    launcher.send_signal(signal.SIGKILL)
+    launcher.wait()
+    wait_until(lambda: group_is_gone(str(out)), seconds=5)
+    assert read_finished(out, "any") is None
+
+    checkpoint = last_complete_checkpoint(out / "work")
+    assert checkpoint is not None
+    (out / "work" / "checkpoint-11").mkdir()  # torn: newer, and without a trainer state
+    common: dict[str, Any] = {"model": str(base), "data": pairs, "config": config, "seed": 3}
+    resumed = launch(kind, out=out, log=tmp_path / "killed.log", **common)
+    assert resumed.resumed_from == int(checkpoint.name.rpartition("-")[2])
+    whole = launch(kind, out=tmp_path / "whole", log=tmp_path / "whole.log", **common)
+    assert whole.resumed_from is None
+    assert weights(out) == weights(tmp_path / "whole")
+    steps = [json.loads(line)["step"] for line in (out / METRICS).read_text().splitlines()]
+    assert steps == list(range(1, 13)), "steps taken twice are recorded once"
+
+
+@pytest.mark.slow
+def test_failing_training_raises_with_its_own_last_line(base: Path, pairs: Path, tmp_path: Path) -> None:
+    """DPO rows given to SFT: the child's ConfigError comes back, and no process stays."""
+    with pytest.raises(ConfigError, match=r"row 1: lacks 'completion'"):
+        launch("sft", model=str(base), data=pairs, out=tmp_path / "o", config=SFT, seed=1, log=tmp_path / "log")
+    assert group_is_gone(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_stopping_from_another_thread_kills_the_group(base: Path, demonstrations: Path, tmp_path: Path) -> None:
+    """`stop` ends a training within moments, without leaving its processes behind."""
+    stop = threading.Event()
+    timer = threading.Timer(1.0, stop.set)
+    timer.start()
+    with pytest.raises(TrainError, match="stopped"):
+        launch(
+            "sft", model=str(base), data=demonstrations, out=tmp_path / "o", config=SFT, seed=1,
+            log=tmp_path / "log", stop=stop,
+        )  # fmt: skip
+    wait_until(lambda: group_is_gone(str(tmp_path)), seconds=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        (TrainingConfig(args={"learning_rat": 1e-5}), "dpo.args.learning_rat: .*'learning_rate'"),
+        (TrainingConfig(args={"learning_rate": "fast"}), "learning_rate: invalid float"),
+        (TrainingConfig(lora={"rank": 8}), "dpo.lora.rank: unknown option"),
+        (TrainingConfig(accelerate={"num_proceses": 2}), "dpo.accelerate.num_proceses: .*num_processes"),
+    ],
+)
+def test_check_args_refuses(section: TrainingConfig, problem: str) -> None:
+    """Unknown names and impossible values are ConfigErrors before anything is loaded."""
+    with pytest.raises(ConfigError, match=problem):
+        check_args({"dpo": section})
+
+
+@pytest.mark.slow
+def test_check_args_accepts_what_is_right() -> None:
+    """YAML's text `2e-5` is a number; a lone loss name is a list of one."""
+    dpo = TrainingConfig(args={"learning_rate": "2e-5", "loss_type": "ipo", "bf16": True}, lora={"r": 4})
+    check_args({"sft": SFT, "dpo": dpo})
+
+
+def test_digest_follows_what_determines_the_weights(base: Path, demonstrations: Path, tmp_path: Path) -> None:
+    """Seed, options and rows change the digest; the output folder does not."""
+    data = tmp_path / "rows.jsonl"
+    data.write_bytes(demonstrations.read_bytes())
+
+    def digest(seed: int = 1, out: str = "a", **args: Any) -> str:
+        config = TrainingConfig(args=SFT.args | args)
+        return make_plan("sft", model=str(base), data=data, out=tmp_path / out, config=config, seed=seed).digest
+
+    first = digest()
+    assert digest(out="b") == first
+    assert len({first, digest(seed=2), digest(learning_rate=2e-3)}) == 3
+    data.write_text(data.read_text() + data.read_text().splitlines()[0] + "\n")
+    assert digest() != first
+
+
+def test_plan_refuses_what_would_destroy_or_surprise(base: Path, demonstrations: Path, tmp_path: Path) -> None:
+    """Reserved options, an output folder around the inputs, missing files, and folders that are not ours."""
+
+    def plan(out: Path, model: str = str(base), data: Path = demonstrations, **args: Any) -> Any:
+        return make_plan("sft", model=model, data=data, out=out, config=TrainingConfig(args=args), seed=0)
+
+    for args in ({"output_dir": "x"}, {"seed": 1}, {"trust_remote_code": True}):
+        with pytest.raises(ConfigError, match=next(iter(args))):
+            plan(tmp_path / "o", **args)
+    with pytest.raises(ConfigError, match="holds the model"):
+        plan(base.parent)
+    with pytest.raises(ConfigError, match="no such model folder"):
+        plan(tmp_path / "o", model=str(tmp_path / "absent"))
+    with pytest.raises(ConfigError, match="export the dataset first"):
+        plan(tmp_path / "o", data=tmp_path / "absent.jsonl")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="not empty"):
+        prepare_folder(plan(tmp_path / "mine"))
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_changed_plan_starts_afresh_and_same_plan_goes_on(
+    base: Path, demonstrations: Path, tmp_path: Path
+) -> None:
+    """A complete checkpoint is used by the same digest only; torn ones are cleared away."""
+
+    def prepare(seed: int) -> Any:
+        return prepare_folder(
+            make_plan("sft", model=str(base), data=demonstrations, out=tmp_path / "o", config=SFT, seed=seed)
+        )
+
+    assert prepare(1).resume_from is None
+    for step, names in {
+        2: ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"),
+        10: ("optimizer.pt", "scheduler.pt", "rng_state.pth"),
+    }.items():
+        folder = tmp_path / "o" / "work" / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text("{}")
+    (tmp_path / "o" / METRICS).write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    assert prepare(1).resume_from.endswith("checkpoint-2")
+    assert not (tmp_path / "o" / "work" / "checkpoint-10").exists()
+    assert (tmp_path / "o" / METRICS).read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert prepare(2).resume_from is None
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == sorted([PLAN, "work"])
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "problem"),
+    [
+        ("cai.errors.ConfigError: bad row\nsubprocess.CalledProcessError: Command '…'", ConfigError, "bad row"),
+        ("ValueError: nan\nTraceback\nsubprocess.CalledProcessError: x\n", TrainError, "ValueError: nan"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried", TrainError, "per_device_train_batch_size"),
+        ("step 3\nsubprocess.CalledProcessError: died with <Signals.SIGKILL: 9>", TrainError, "max_length"),
+        ("", TrainError, "exit status 1"),
+    ],
+)
+def test_failure_names_the_last_meaningful_line(
+    text: str, error: type[Exception], problem: str, tmp_path: Path
+) -> None:
+    """The launcher's own traceback is not the reason; memory problems say what to lower."""
+    log = tmp_path / "log"
+    log.write_text("ValueError: of an earlier run\n" + text)
+    raised = failure("dpo", log, start=len("ValueError: of an earlier run\n"), status=1)
+    assert type(raised) is error
+    assert problem in str(raised)
+    assert "earlier run" not in str(raised)
+
+
+def test_accelerate_flags() -> None:
+    """True is a bare flag; a config file replaces our defaults; a CPU gets one process unless told otherwise."""
+    assert accelerate_flags({}, cpu=True)[-3:] == ["--cpu", "--num_processes", "1"]
+    assert accelerate_flags({"config_file": "fsdp.yaml"}, cpu=False) == ["--config_file", "fsdp.yaml"]
+    assert accelerate_flags({"num_processes": 8, "multi_gpu": True}, cpu=False)[-3:] == [
+        "--num_processes", "8", "--multi_gpu",
+    ]  # fmt: skip
+
+
+def test_tail_waits_for_the_end_of_a_line(tmp_path: Path) -> None:
+    """Records come once, in order, and never half."""
+    path = tmp_path / "m.jsonl"
+    tail = JsonlTail(path)
+    assert tail.read() == []
+    path.write_text('{"step": 1}\n{"st')
+    assert tail.read() == [{"step": 1}]
+    with path.open("a") as stream:
+        stream.write('ep": 2}\n')
+    assert tail.read() == [{"step": 2}]
+    assert tail.read() == []
+
+
+def test_launch_module_is_light() -> None:
+    """The pipeline may import the launcher without paying for torch."""
+    code = "import sys, cai.train.launch; assert not {'torch', 'trl', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.getcwd()})
