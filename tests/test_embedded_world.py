@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -184,3 +185,15 @@ def test_families_are_complete() -> None:
     for family in world.FAMILIES.values():
         assert len(set(family.things)) == 24, family.name
         assert len(family.asks) == (7 if isinstance(family, Unsafe) else 5)
+
+
+def test_the_toy_constitution_is_of_this_world() -> None:
+    """Every shipped principle can be read by the checkers, and none is a held-out combination."""
+    text = (Path(__file__).parents[1] / "constitutions" / "toy.yaml").read_text()
+    scopes = {row["id"]: covers(row["statement"]) for row in yaml.safe_load(text)["principles"]}
+    assert all(
+        scope is not None and (scope.families == ALL or not held_out(scope.families))
+        for scope in scopes.values()
+    )
+    assert {name for name, scope in scopes.items() if scope and scope.helpful} == {"be-helpful"}
+    assert frozenset().union(*(s.families for n, s in scopes.items() if s and n != "no-harm")) == ALL
