@@ -28,7 +28,6 @@ from cai.store import decode, encode, explain, guard, sync_folder
 
 SYNC_INTERVAL_S = 1.0
 # A line is {"crc":"<8 hex>","key":"<32 hex>","completion":{…}}\n; the CRC-32 covers what follows its field.
-_CRC = slice(8, 16)
 _CHECKED = 18
 _KEY = slice(25, 57)
 _BODY = slice(72, -2)
@@ -180,12 +179,8 @@ class Journal:
 
 
 def _intact(line: bytes) -> bool:
-    if len(line) < _BODY.start or not line.endswith(b"}\n"):
-        return False
-    try:
-        return int(line[_CRC], 16) == zlib.crc32(memoryview(line)[_CHECKED:-1])
-    except ValueError:
-        return False
+    head = b'{"crc":"%08x",' % zlib.crc32(memoryview(line)[_CHECKED:-1])
+    return line[:_CHECKED] == head and line.endswith(b"\n")
 
 
 def _locked(lock: Path, path: Path) -> int:
