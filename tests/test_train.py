@@ -32,13 +32,19 @@ SFT = TrainingConfig(
     args={"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": "1e-3", "save_steps": 2}
 )
 DPO = TrainingConfig(
-    args={"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "save_steps": 2, "beta": 0.2}
+    args={
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "save_steps": 2,
+        "beta": 0.2,
+    }
 )
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-WORDS = "please tell me how to bake bread and kindly open a closed door without harm to cats".split()
+WORDS = ["please", "tell", "me", "how", "to", "bake", "bread", "kindly", "open", "a", "door", "for", "cats"]
 
 
 def sentence(number: int, length: int = 6) -> str:
@@ -72,7 +78,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     model = Qwen3ForCausalLM(config).to(torch.bfloat16)
     model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True, temperature=0.9
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        do_sample=True,
+        temperature=0.9,
     )
     model.save_pretrained(folder)
     return folder
@@ -84,8 +93,9 @@ def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "sft.jsonl"
     rows = [
         Demonstration(
-            id=f"p{n}", prompt=(Message(role="user", content=sentence(n)),), tags=() if n < 8 else ("harmful",),
-            completion=(Message(role="assistant", content=sentence(n + 1)),), source="revision", lineage=f"p{n}",
+            id=f"p{n}", prompt=(Message(role="user", content=sentence(n)),), source="revision",
+            completion=(Message(role="assistant", content=sentence(n + 1)),),
+            tags=() if n < 8 else ("harmful",), lineage=f"p{n}",
         )
         for n in range(24)
     ]  # fmt: skip
@@ -95,7 +105,7 @@ def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """DPO rows as the export writes them: p, margin, source, principles, tags, lineage and id beside the texts."""
+    """DPO rows as the export writes them, with p, margin, principles and the rest beside the texts."""
     path = tmp_path_factory.mktemp("data") / "dpo.jsonl"
     rows = [
         Pair(
@@ -191,21 +201,18 @@ def test_dpo_lora_gives_a_merged_model_and_keeps_the_adapter(base: Path, pairs: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["dpo"])
-def test_killed_training_resumes_to_identical_weights(
-    kind: Any, base: Path, pairs: Path, tmp_path: Path
-) -> None:
-    """The launcher is killed -9 after a checkpoint: no process survives, and the relaunch ends byte-identical."""
+def test_killed_training_resumes_to_identical_weights(base: Path, pairs: Path, tmp_path: Path) -> None:
+    """The launcher is killed -9 after a checkpoint: all processes end; the relaunch is byte-identical."""
     config = TrainingConfig(args=DPO.args | {"max_steps": 12, "save_steps": 5})
     arguments = {"model": str(base), "data": str(pairs), "config": config.model_dump(), "seed": 3}
     script = (
         "import json,sys;from pathlib import Path;from cai.config import TrainingConfig;"
         "from cai.train.launch import launch;a=json.loads(sys.argv[1]);"
-        "launch(a['kind'],model=a['model'],data=Path(a['data']),out=Path(a['out']),"
+        "launch('dpo',model=a['model'],data=Path(a['data']),out=Path(a['out']),"
         "config=TrainingConfig(**a['config']),seed=a['seed'],log=Path(a['log']))"
     )
     out = tmp_path / "killed"
-    request = arguments | {"kind": kind, "out": str(out), "log": str(tmp_path / "killed.log")}
+    request = arguments | {"out": str(out), "log": str(tmp_path / "killed.log")}
     launcher = subprocess.Popen([sys.executable, "-c", script, json.dumps(request)])
     wait_until(lambda: last_complete_checkpoint(out / "work") is not None)
     launcher.send_signal(signal.SIGKILL)
@@ -217,9 +224,9 @@ def test_killed_training_resumes_to_identical_weights(
     assert checkpoint is not None
     (out / "work" / "checkpoint-11").mkdir()  # torn: newer, and without a trainer state
     common: dict[str, Any] = {"model": str(base), "data": pairs, "config": config, "seed": 3}
-    resumed = launch(kind, out=out, log=tmp_path / "killed.log", **common)
+    resumed = launch("dpo", out=out, log=tmp_path / "killed.log", **common)
     assert resumed.resumed_from == int(checkpoint.name.rpartition("-")[2])
-    whole = launch(kind, out=tmp_path / "whole", log=tmp_path / "whole.log", **common)
+    whole = launch("dpo", out=tmp_path / "whole", log=tmp_path / "whole.log", **common)
     assert whole.resumed_from is None
     assert weights(out) == weights(tmp_path / "whole")
     steps = [json.loads(line)["step"] for line in (out / METRICS).read_text().splitlines()]
@@ -230,12 +237,16 @@ def test_killed_training_resumes_to_identical_weights(
 def test_failing_training_raises_with_its_own_last_line(base: Path, pairs: Path, tmp_path: Path) -> None:
     """DPO rows given to SFT: the child's ConfigError comes back, and no process stays."""
     with pytest.raises(ConfigError, match=r"row 1: lacks 'completion'"):
-        launch("sft", model=str(base), data=pairs, out=tmp_path / "o", config=SFT, seed=1, log=tmp_path / "log")
+        launch(
+            "sft", model=str(base), data=pairs, out=tmp_path / "o", config=SFT, seed=1, log=tmp_path / "log"
+        )
     assert group_is_gone(str(tmp_path))
 
 
 @pytest.mark.slow
-def test_stopping_from_another_thread_kills_the_group(base: Path, demonstrations: Path, tmp_path: Path) -> None:
+def test_stopping_from_another_thread_kills_the_group(
+    base: Path, demonstrations: Path, tmp_path: Path
+) -> None:
     """`stop` ends a training within moments, without leaving its processes behind."""
     stop = threading.Event()
     timer = threading.Timer(1.0, stop.set)
@@ -258,17 +269,21 @@ def test_stopping_from_another_thread_kills_the_group(base: Path, demonstrations
         (TrainingConfig(accelerate={"num_proceses": 2}), "dpo.accelerate.num_proceses: .*num_processes"),
     ],
 )
-def test_check_args_refuses(section: TrainingConfig, problem: str) -> None:
-    """Unknown names and impossible values are ConfigErrors before anything is loaded."""
+def test_check_section_refuses(section: TrainingConfig, problem: str) -> None:
+    """Unknown names and impossible values are ConfigErrors that name the option."""
+    from cai.train.options import check_section
+
     with pytest.raises(ConfigError, match=problem):
-        check_args({"dpo": section})
+        check_section("dpo", section)
 
 
 @pytest.mark.slow
-def test_check_args_accepts_what_is_right() -> None:
+def test_check_args_in_its_own_process() -> None:
     """YAML's text `2e-5` is a number; a lone loss name is a list of one."""
     dpo = TrainingConfig(args={"learning_rate": "2e-5", "loss_type": "ipo", "bf16": True}, lora={"r": 4})
     check_args({"sft": SFT, "dpo": dpo})
+    with pytest.raises(ConfigError, match=r"^sft\.args\.learning_rat: unknown option; did you mean"):
+        check_args({"dpo": dpo, "sft": TrainingConfig(args={"learning_rat": 1e-5})})
 
 
 def test_digest_follows_what_determines_the_weights(base: Path, demonstrations: Path, tmp_path: Path) -> None:
@@ -278,7 +293,9 @@ def test_digest_follows_what_determines_the_weights(base: Path, demonstrations: 
 
     def digest(seed: int = 1, out: str = "a", **args: Any) -> str:
         config = TrainingConfig(args=SFT.args | args)
-        return make_plan("sft", model=str(base), data=data, out=tmp_path / out, config=config, seed=seed).digest
+        return make_plan(
+            "sft", model=str(base), data=data, out=tmp_path / out, config=config, seed=seed
+        ).digest
 
     first = digest()
     assert digest(out="b") == first
@@ -287,7 +304,9 @@ def test_digest_follows_what_determines_the_weights(base: Path, demonstrations: 
     assert digest() != first
 
 
-def test_plan_refuses_what_would_destroy_or_surprise(base: Path, demonstrations: Path, tmp_path: Path) -> None:
+def test_plan_refuses_what_would_destroy_or_surprise(
+    base: Path, demonstrations: Path, tmp_path: Path
+) -> None:
     """Reserved options, an output folder around the inputs, missing files, and folders that are not ours."""
 
     def plan(out: Path, model: str = str(base), data: Path = demonstrations, **args: Any) -> Any:
@@ -339,7 +358,11 @@ def test_changed_plan_starts_afresh_and_same_plan_goes_on(
 @pytest.mark.parametrize(
     ("text", "error", "problem"),
     [
-        ("cai.errors.ConfigError: bad row\nsubprocess.CalledProcessError: Command '…'", ConfigError, "bad row"),
+        (
+            "cai.errors.ConfigError: bad row\nsubprocess.CalledProcessError: Command '…'",
+            ConfigError,
+            "bad row",
+        ),
         ("ValueError: nan\nTraceback\nsubprocess.CalledProcessError: x\n", TrainError, "ValueError: nan"),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried", TrainError, "per_device_train_batch_size"),
         ("step 3\nsubprocess.CalledProcessError: died with <Signals.SIGKILL: 9>", TrainError, "max_length"),
@@ -359,7 +382,7 @@ def test_failure_names_the_last_meaningful_line(
 
 
 def test_accelerate_flags() -> None:
-    """True is a bare flag; a config file replaces our defaults; a CPU gets one process unless told otherwise."""
+    """True is a bare flag; a config file replaces our defaults; a CPU gets one process."""
     assert accelerate_flags({}, cpu=True)[-3:] == ["--cpu", "--num_processes", "1"]
     assert accelerate_flags({"config_file": "fsdp.yaml"}, cpu=False) == ["--config_file", "fsdp.yaml"]
     assert accelerate_flags({"num_processes": 8, "multi_gpu": True}, cpu=False)[-3:] == [
@@ -383,4 +406,4 @@ def test_tail_waits_for_the_end_of_a_line(tmp_path: Path) -> None:
 def test_launch_module_is_light() -> None:
     """The pipeline may import the launcher without paying for torch."""
     code = "import sys, cai.train.launch; assert not {'torch', 'trl', 'transformers'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(Path.cwd())})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -26,7 +27,7 @@ class _Parser(HfArgumentParser):
     """Raises instead of printing the usage of 200 options and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
+        raise ConfigError(re.sub(r"^argument --(\w+)\S*: ", r"\1: ", message))
 
 
 def trl_config(kind: Kind, args: dict[str, Any], output_dir: str) -> Any:
@@ -43,9 +44,7 @@ def trl_config(kind: Kind, args: dict[str, Any], output_dir: str) -> Any:
         parser.set_defaults(**{name: value})
     try:
         (config,) = parser.parse_args_into_dataclasses(args=["--output_dir", output_dir])
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise ConfigError(f"{kind}.args: {_one_line(error)}") from error
-    except ConfigError as error:
+    except (ConfigError, ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise ConfigError(f"{kind}.args: {_one_line(error)}") from error
     return config
 

@@ -32,6 +32,7 @@ def publish(trainer: Any, plan: TrainPlan) -> None:
     else:
         _keep_only_adapter(weights)
         model = _merged(plan, weights)
+    model.config.use_cache = AutoConfig.from_pretrained(plan.model, revision=_revision(plan)).use_cache
     model.to(_dtype(plan)).save_pretrained(plan.out)
     trainer.processing_class.save_pretrained(plan.out)
     generation = _base_file(plan, "generation_config.json")
