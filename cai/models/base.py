@@ -21,7 +21,7 @@ class Request(Row):
     completion carries `choice_probs` over them. `schema_`: a JSON Schema that the reply must follow.
     At most one of the two is set. `temperature`/`top_p` None: leave the provider's default.
     `seed`: 63-bit, derived from (run seed, row id, stage, round, sample); None where a backend takes none.
-    `attempt`: 0, then 1, 2 … when an unparsable reply is asked again; part of the key, and mixed into the seed.
+    `attempt`: 0, then 1, 2 … when an unparsable reply is asked again; part of the key, and of the seed.
     """
 
     messages: tuple[Message, ...]
@@ -53,8 +53,8 @@ class Completion(Row):
 
     `choice_probs`: for a request with `choices`, the probability of each, summing to 1; None where the reply
     puts no mass on any of them. `choice_method`: where they come from, the answer token's `logprobs` or a
-    confidence that the model `stated`; None exactly where `choice_probs` is. `cost`: US dollars, None where no
-    price is known. `model`: as the provider names it.
+    confidence that the model `stated`; None exactly where `choice_probs` is. `cost`: US dollars, None where
+    no price is known. `model`: as the provider names it.
     """
 
     text: str
@@ -71,7 +71,7 @@ class ChatModel(Protocol):
 
     @property
     def identity(self) -> str:
-        """What the journal key depends on: backend, model name and, for local weights, their digest. No endpoint."""
+        """What the journal key depends on: backend, model name or digest of local weights; no endpoint."""
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request. Raises ProviderError once the retry policy has given up."""

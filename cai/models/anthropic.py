@@ -1,0 +1,182 @@
+"""Backend `anthropic`: Claude through the official SDK.
+
+The API takes no temperature, top_p or seed, and gives no logprobs. So a choice is asked for as JSON with
+an answer and a confidence, and its probabilities are *stated*, not measured: the answer gets the stated
+confidence, clamped to [1/n, 0.99] (below 1/n the model would contradict its own answer; nobody is surer
+than 0.99), the other choices share the rest. They need calibration more than logprobs do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic, DefaultAioHttpClient, Timeout
+from httpx2 import Limits
+
+from cai.config import ModelConfig
+from cai.models.base import Completion, Request, Usage
+from cai.models.chat_format import Json, decode
+from cai.models.check import KEY_ENV, api_key, check_sampling, require_served
+from cai.models.cost import cost
+from cai.models.retry import CONNECT_TIMEOUT_S, AttemptFailed, RetryPolicy, connection_failure, http_failure
+from cai.rows import FinishReason
+
+STATED_TOKENS = 1024  # room for a verdict as JSON behind the thinking that the newer models always do
+SUREST = 0.99
+FINISH: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "refusal",
+}
+
+
+class AnthropicModel:
+    """A chat model behind Anthropic's messages API."""
+
+    def __init__(self, config: ModelConfig, endpoint: str | None) -> None:
+        key = api_key(config)
+        self._config = config
+        self._client = AsyncAnthropic(
+            api_key=key,
+            base_url=endpoint,
+            max_retries=0,
+            timeout=Timeout(config.timeout_s, connect=CONNECT_TIMEOUT_S),
+            http_client=DefaultAioHttpClient(limits=Limits(max_connections=config.max_concurrency)),
+        )
+        self._endpoint = str(self._client.base_url)
+        self._policy = RetryPolicy(
+            config.model,
+            self._endpoint,
+            timeout_s=config.timeout_s,
+            deadline_s=config.deadline_s,
+            key=key,
+            key_env=config.api_key_env or KEY_ENV["anthropic"],
+        )
+
+    @property
+    def identity(self) -> str:
+        """Backend and model name."""
+        return f"anthropic:{self._config.model}"
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request. Raises ProviderError, or ConfigError where temperature or top_p is set."""
+        check_sampling(self._config, request.temperature, request.top_p)
+        body = message_body(request, self._config.model)
+        return await self._policy.call(lambda: self._once(body, request))
+
+    async def _once(self, body: dict[str, Any], request: Request) -> Completion:
+        try:
+            raw = await self._client.messages.with_raw_response.create(**body)
+        except APIStatusError as error:
+            raise http_failure(error.status_code, error.response.headers, error.response.text) from error
+        except APIConnectionError as error:
+            raise connection_failure(error) from error
+        return read_message(await raw.read(), request, self._config)
+
+    async def probe(self) -> None:
+        """List the models: a free call. Raises ProviderError: unreachable, auth or not_found."""
+
+        async def served() -> list[str]:
+            model = self._config.model
+            try:
+                names = [found.id async for found in self._client.models.list(limit=1000)]
+                if model not in names:  # an alias is not listed, but can be looked up
+                    await self._client.models.retrieve(model)
+                    names.append(model)
+            except APIStatusError as error:
+                if error.status_code == 404 and "not_found_error" in error.response.text:
+                    return names
+                raise http_failure(error.status_code, error.response.headers, error.response.text) from error
+            except APIConnectionError as error:
+                raise connection_failure(error) from error
+            return names
+
+        require_served(self._config.model, self._endpoint, await self._policy.call(served))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+def message_body(request: Request, model: str) -> dict[str, Any]:
+    """The body of a messages call: system turns go to `system`, choices and schemas to `output_config`."""
+    body: dict[str, Any] = {
+        "model": model,
+        "max_tokens": request.max_tokens,
+        "messages": [{"role": m.role, "content": m.content} for m in request.messages if m.role != "system"],
+    }
+    if system := [m.content for m in request.messages if m.role == "system"]:
+        body["system"] = "\n\n".join(system)
+    if request.stop:
+        body["stop_sequences"] = list(request.stop)
+    schema = request.schema_
+    if request.choices:
+        schema = _stated_schema(request.choices)
+        body["max_tokens"] = max(request.max_tokens, STATED_TOKENS)
+    if schema is not None:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+    return body
+
+
+def _stated_schema(choices: tuple[str, ...]) -> Json:
+    return {
+        "type": "object",
+        "properties": {
+            "answer": {"type": "string", "enum": list(choices)},
+            "confidence": {"type": "number", "description": "probability (0 to 1) that the answer is right"},
+        },
+        "required": ["answer", "confidence"],
+        "additionalProperties": False,
+    }
+
+
+def read_message(raw: bytes, request: Request, config: ModelConfig) -> Completion:
+    """A messages reply as a Completion. Raises AttemptFailed (malformed)."""
+    reply = decode(raw)
+    try:
+        text = "".join(block["text"] for block in reply["content"] if block["type"] == "text")
+        finish = FINISH[reply["stop_reason"]]
+        usage = _usage(reply.get("usage") or {})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AttemptFailed("malformed", f"the reply is no message ({error!r})") from error
+    probs = None
+    if request.choices and finish == "stop":
+        text, probs = stated(text, request.choices)
+    return Completion(
+        text=text,
+        finish_reason=finish,
+        usage=usage,
+        model=reply.get("model") or config.model,
+        choice_probs=probs,
+        choice_method=None if probs is None else "stated",
+        cost=cost(usage, config.model, config.price),
+    )
+
+
+def _usage(usage: Json) -> Usage:
+    cached = usage.get("cache_read_input_tokens") or 0
+    written = usage.get("cache_creation_input_tokens") or 0
+    return Usage(
+        prompt_tokens=(usage.get("input_tokens") or 0) + cached + written,
+        completion_tokens=usage.get("output_tokens") or 0,
+        cached_tokens=cached,
+    )
+
+
+def stated(text: str, choices: tuple[str, ...]) -> tuple[str, dict[str, float] | None]:
+    """The answer and its stated probabilities; the text as it is and None where it is not a full verdict."""
+    try:
+        verdict = orjson.loads(text)
+        answer, confidence = verdict["answer"], float(verdict["confidence"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return text, None
+    if answer not in choices or confidence != confidence:
+        return text, None
+    p = min(max(confidence, 1 / len(choices)), SUREST)
+    rest = (1 - p) / (len(choices) - 1) if len(choices) > 1 else 0.0
+    return answer, {choice: p if choice == answer else rest for choice in choices}

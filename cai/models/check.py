@@ -1,0 +1,71 @@
+"""What can be known before the first paid call: the key, the sampling, whether the server has the model."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from cai.config import ModelConfig
+from cai.errors import ConfigError, ProviderError
+from cai.models.base import ChatModel
+
+KEY_ENV = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+NAMES_SHOWN = 8
+
+
+def api_key(config: ModelConfig) -> str:
+    """The API key from the environment; "" for a vLLM server without one. Raises ConfigError (missing)."""
+    env = config.api_key_env or KEY_ENV.get(config.backend)
+    if env is None:
+        return ""
+    key = os.environ.get(env, "").strip()
+    if not key:
+        state = "is empty" if env in os.environ else "is not set"
+        raise ConfigError(
+            f"{config.model}: the environment variable {env} {state}; export the API key in it, "
+            "or name another variable in api_key_env"
+        )
+    return key
+
+
+def check_sampling(config: ModelConfig, temperature: float | None, top_p: float | None) -> None:
+    """Refuse sampling that the backend would ignore or answer with an error. Raises ConfigError."""
+    if config.backend != "anthropic":
+        return
+    for name, value in (("temperature", temperature), ("top_p", top_p)):
+        if value is not None:
+            raise ConfigError(
+                f"{config.model}: anthropic takes no {name} (got {value:g}); set {name}: null in the "
+                "sampling of every role that uses this model"
+            )
+
+
+def check_model(config: ModelConfig) -> None:
+    """Check one model of the config without any call. Raises ConfigError."""
+    api_key(config)
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A model whose server can be asked, for free, whether it is there and serves the model."""
+
+    async def probe(self) -> None:
+        """Raises ProviderError: unreachable, auth, or not_found."""
+
+
+async def probe(model: ChatModel) -> None:
+    """Find an unreachable endpoint, a wrong key or model name by a free call. Raises ProviderError."""
+    if isinstance(model, Probed):
+        await model.probe()
+
+
+def require_served(model: str, endpoint: str, served: Sequence[str]) -> None:
+    """Raises ProviderError (not_found) where `model` is not among the names that the endpoint serves."""
+    if model in served:
+        return
+    near = difflib.get_close_matches(model, served, n=NAMES_SHOWN, cutoff=0.3) or sorted(served)
+    more = f" and {len(served) - NAMES_SHOWN} more" if len(served) > NAMES_SHOWN else ""
+    names = ", ".join(near[:NAMES_SHOWN]) or "nothing"
+    raise ProviderError("not_found", f"{model} at {endpoint}: no such model here; it serves {names}{more}")

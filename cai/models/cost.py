@@ -1,0 +1,42 @@
+"""What a call costs: tokens times a price per million, from the config or the dated list beside this file.
+
+A model without a known price costs None, never zero: a budget that does not know must say so.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from cai.config import PriceConfig
+from cai.models.base import Usage
+
+PRICES = Path(__file__).with_name("prices.yaml")
+SNAPSHOT = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})$")
+
+
+@cache
+def price_list() -> dict[str, PriceConfig]:
+    """List prices by model name, in US dollars per million tokens."""
+    data = yaml.safe_load(PRICES.read_text(encoding="utf-8"))
+    return {name: PriceConfig.model_validate(price) for name, price in data["models"].items()}
+
+
+def list_price(model: str) -> PriceConfig | None:
+    """The list price of a hosted model or of a dated snapshot of it; None where it is not listed."""
+    prices = price_list()
+    return prices.get(model) or prices.get(SNAPSHOT.sub("", model))
+
+
+def cost(usage: Usage, model: str, price: PriceConfig | None) -> float | None:
+    """US dollars for `usage`; the config's `price` goes before the list. None where no price is known."""
+    price = price or list_price(model)
+    if price is None:
+        return None
+    cached = price.input if price.cached_input is None else price.cached_input
+    fresh = usage.prompt_tokens - usage.cached_tokens
+    dollars = fresh * price.input + usage.cached_tokens * cached + usage.completion_tokens * price.output
+    return dollars / 1e6

@@ -1,0 +1,146 @@
+"""Backend `vllm`: any running vLLM server, by its OpenAI-compatible API and the extras that a judge needs.
+
+A choice is constrained by the server's grammar, and its probability is asked for by token id: one token,
+exactly normalised. Calls to one's own engine are many and short, and the client shares the machine with
+it; so they go over a bare aiohttp session, which costs a fraction of the SDK's CPU time for the same bytes.
+
+What a request leaves open (temperature, top_p) the server takes from the model's generation_config.json.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from cai.config import ModelConfig
+from cai.errors import ProviderError
+from cai.models.base import Completion, Request
+from cai.models.chat_format import TOP_LOGPROBS, ChoiceOf, Json, chat_body, decode, read_chat
+from cai.models.check import require_served
+from cai.models.retry import CONNECT_TIMEOUT_S, AttemptFailed, RetryPolicy, connection_failure, http_failure
+from cai.models.weights import is_weights, weights_digest
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class VllmModel:
+    """A chat model behind a vLLM server. `key`: "" where the server asks for none."""
+
+    def __init__(self, config: ModelConfig, endpoint: str, key: str) -> None:
+        self._config = config
+        self._root = endpoint.rstrip("/").removesuffix("/v1")
+        self._key = key
+        self._session: aiohttp.ClientSession | None = None
+        self._token_ids: dict[tuple[str, ...], asyncio.Future[dict[str, str] | None]] = {}
+        self._identity = f"vllm:{weights_digest(config.model) if is_weights(config.model) else config.model}"
+        self._policy = RetryPolicy(
+            config.model,
+            self._root,
+            timeout_s=config.timeout_s,
+            deadline_s=config.deadline_s,
+            key=key,
+            key_env=config.api_key_env or "the variable that api_key_env names",
+        )
+
+    @property
+    def identity(self) -> str:
+        """Backend and model name, or the digest of local weights."""
+        return self._identity
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request. Raises ProviderError once the retry policy has given up."""
+        body = chat_body(request, self._config.model, "max_tokens")
+        choice_of: ChoiceOf | None = None
+        if request.choices:
+            body["structured_outputs"] = {"choice": list(request.choices)}
+            if tokens := await self._tokens(request.choices):
+                del body["top_logprobs"]
+                ids = [int(name.removeprefix("token_id:")) for name in tokens]
+                body |= {"max_tokens": 1, "logprob_token_ids": ids, "return_tokens_as_token_ids": True}
+                choice_of = tokens.get
+        payload = orjson.dumps(body)
+        return await self._policy.call(lambda: self._once(payload, request, choice_of))
+
+    async def _once(self, payload: bytes, request: Request, choice_of: ChoiceOf | None) -> Completion:
+        raw = await self._send("POST", "/v1/chat/completions", payload)
+        return read_chat(raw, request, self._config.model, self._config.price, choice_of)
+
+    async def _tokens(self, choices: tuple[str, ...]) -> dict[str, str] | None:
+        """The choice that each answer token means; None where some choice is not one token of its own."""
+        if choices not in self._token_ids:
+            self._token_ids[choices] = asyncio.ensure_future(self._look_up(choices))
+        try:
+            return await asyncio.shield(self._token_ids[choices])
+        except ProviderError:
+            self._token_ids.pop(choices, None)
+            raise
+
+    async def _look_up(self, choices: tuple[str, ...]) -> dict[str, str] | None:
+        if len(choices) > TOP_LOGPROBS:
+            return None
+        names: dict[str, str] = {}
+        for choice in choices:
+            body = {"model": self._config.model, "prompt": choice, "add_special_tokens": False}
+            payload = orjson.dumps(body)
+            try:
+                tokens = await self._policy.call(lambda payload=payload: self._tokenize(payload))  # type: ignore[misc]
+            except ProviderError as error:
+                if error.kind in ("not_found", "bad_request"):
+                    return None  # other engines with this API have no /tokenize
+                raise
+            if len(tokens) != 1:
+                return None
+            names[f"token_id:{tokens[0]}"] = choice
+        return names if len(names) == len(choices) else None
+
+    async def _tokenize(self, payload: bytes) -> list[int]:
+        reply = decode(await self._send("POST", "/tokenize", payload))
+        tokens = reply.get("tokens")
+        if not isinstance(tokens, list):
+            raise AttemptFailed("malformed", "the reply of /tokenize holds no tokens")
+        return tokens
+
+    async def _send(self, method: str, path: str, payload: bytes | None = None) -> bytes:
+        """One HTTP exchange. Raises AttemptFailed for everything but a full 200."""
+        if self._session is None:
+            self._session = self._open()
+        try:
+            async with self._session.request(method, self._root + path, data=payload) as response:
+                raw = await response.read()
+                if response.status != 200:
+                    raise http_failure(response.status, response.headers, raw.decode("utf-8", "replace"))
+                return raw
+        except aiohttp.ClientError as error:
+            raise connection_failure(error) from error
+
+    def _open(self) -> aiohttp.ClientSession:
+        headers = {"Content-Type": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        return aiohttp.ClientSession(
+            headers=headers,
+            connector=aiohttp.TCPConnector(limit=self._config.max_concurrency),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            # a proxy cannot reach this machine's loopback
+            trust_env=urlsplit(self._root).hostname not in LOOPBACK,
+        )
+
+    async def probe(self) -> None:
+        """List the served models. Raises ProviderError: unreachable, auth or not_found."""
+
+        async def served() -> list[str]:
+            reply: Json = decode(await self._send("GET", "/v1/models"))
+            try:
+                return [model["id"] for model in reply["data"]]
+            except (KeyError, TypeError) as error:
+                raise AttemptFailed("malformed", f"/v1/models lists no models ({error!r})") from error
+
+        require_served(self._config.model, self._root, await self._policy.call(served))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
