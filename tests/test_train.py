@@ -17,15 +17,9 @@ import pytest
 from cai.config import TrainingConfig
 from cai.errors import ConfigError, TrainError
 from cai.rows import Demonstration, Message, Pair
+from cai.train.folder import last_complete_checkpoint, prepare_folder, read_finished
 from cai.train.launch import accelerate_flags, check_args, launch
-from cai.train.plan import (
-    METRICS,
-    PLAN,
-    last_complete_checkpoint,
-    make_plan,
-    prepare_folder,
-    read_finished,
-)
+from cai.train.plan import METRICS, PLAN, make_plan
 from cai.train.process import JsonlTail, failure
 
 SFT = TrainingConfig(

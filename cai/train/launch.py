@@ -20,17 +20,8 @@ from typing import Any
 import cai
 from cai.config import TrainingConfig
 from cai.errors import ConfigError, TrainError
-from cai.train.plan import (
-    METRICS,
-    PLAN,
-    Kind,
-    TrainPlan,
-    TrainReport,
-    make_plan,
-    prepare_folder,
-    read_finished,
-    refuse_reserved,
-)
+from cai.train.folder import prepare_folder, read_finished
+from cai.train.plan import METRICS, PLAN, Kind, TrainPlan, TrainReport, make_plan, refuse_reserved
 from cai.train.process import JsonlTail, failure, supervise
 
 # What `accelerate launch` would otherwise guess, with a warning for each guess.

@@ -16,7 +16,8 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import cached_file
 
-from cai.train.plan import TrainPlan, TrainReport, write_report
+from cai.train.folder import write_report
+from cai.train.plan import TrainPlan, TrainReport
 
 
 def publish(trainer: Any, plan: TrainPlan) -> None:
