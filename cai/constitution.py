@@ -1,0 +1,110 @@
+"""The constitution of a run: principles by weight and tag, and the draw that decides which one a row meets.
+
+The draw is weighted rendezvous hashing (Thaler & Ravishankar 1998; weights as in Schindelhauer & Schomaker
+2005): every principle that applies to a row gets a score of its own, from the row and its id alone, and the
+best k win. So adding, removing or editing one principle re-routes only the rows that it wins or loses, and
+the order of the file means nothing. Nothing here looks at a model or at other rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from cai.document import Finding
+from cai.errors import ConstitutionError
+from cai.lint import lint, resolve
+from cai.principle import Closed, ConstitutionFile, Example, Principle, PrincipleTest, Use, content_digest
+
+__all__ = [
+    "Constitution",
+    "Example",
+    "Finding",
+    "Principle",
+    "PrincipleTest",
+    "Use",
+    "draw",
+    "json_schema",
+    "lint",
+    "load_constitution",
+]
+
+
+class Constitution(Closed):
+    """A named set of principles, with `extends` resolved. Ids are unique."""
+
+    name: str
+    version: str
+    description: str = ""
+    principles: tuple[Principle, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _unique(self) -> Constitution:
+        if len({principle.id for principle in self.principles}) < len(self.principles):
+            raise ValueError("two principles have the same id; rename one")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """32 hex digits over what reaches a model: not over names, prose, order, weights or comments."""
+        return content_digest(
+            sorted(
+                [use, principle.digest(use)] for principle in self.principles for use in set(principle.use)
+            )
+        )
+
+
+def load_constitution(path: str | Path) -> Constitution:
+    """Read a constitution and all that it extends.
+
+    Raises ConstitutionError, `file:line:column: what; fix`, for the first error that `cai.lint.lint` finds.
+    """
+    found = resolve(Path(path))
+    file = found.document.file
+    if found.findings or file is None:
+        raise ConstitutionError(str(found.findings[0]))
+    return Constitution(
+        name=file.name,
+        version=file.version,
+        description=file.description,
+        principles=tuple(defined.principle for defined in found.principles),
+    )
+
+
+def draw(
+    constitution: Constitution, *, seed: int, row_id: str, use: Use, tags: Sequence[str], k: int
+) -> list[Principle]:
+    """The `k` principles that a row meets, the r-th one in round r; fewer where fewer apply, none twice.
+
+    A principle applies where it has the `use` and shares a tag with `tags`, or asks for none.
+    """
+    row = hashlib.blake2b(json.dumps([seed, row_id, use]).encode(), digest_size=8)
+    scored = sorted(
+        (-_score(row.copy(), p), p.id, p) for p in constitution.principles if _applies(p, use, tags)
+    )
+    return [principle for _, _, principle in scored[:k]]
+
+
+def _applies(principle: Principle, use: Use, tags: Sequence[str]) -> bool:
+    return use in principle.use and (
+        not principle.applies_to or not set(principle.applies_to).isdisjoint(tags)
+    )
+
+
+def _score(row: hashlib.blake2b, principle: Principle) -> float:
+    """-weight / ln(u), u uniform in (0, 1): the chance of the highest score is proportional to the weight."""
+    row.update(principle.id.encode())
+    bits = int.from_bytes(row.digest(), "big") >> 12  # 52 bits, so that u never rounds to 1
+    return -principle.weight / math.log((bits + 0.5) / 2**52)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of constitution files, as committed in constitutions/constitution.schema.json."""
+    body = ConstitutionFile.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body, "title": "cai constitution"}
