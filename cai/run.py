@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from cai.calls import Ask, Asked, Calls, ask_parsed
-from cai.errors import CaiError, ParseError, ProviderError, Refused, StoreError
+from cai.errors import CaiError, ConfigError, ParseError, ProviderError, Refused, StoreError
 from cai.journal import Journal
 from cai.models.base import ChatModel
 from cai.rows import Drop, Row
@@ -74,6 +74,8 @@ async def run_shard(
     `inputs_digest` names everything that decides the output: rows, model, step and its settings. Raises
     ProviderError where the endpoint is unusable, StoreError where a file is; both say how to go on.
     """
+    if limit < 1:
+        raise ConfigError(f"limit {limit}: allow at least 1 concurrent call")
     paths = shard_paths(root, stage, shard)
     if (report := finished(paths, inputs_digest)) is not None:
         return report

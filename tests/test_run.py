@@ -20,7 +20,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai import run as run_module
-from cai.errors import CaiError, ParseError, ProviderError, ProviderErrorKind, Refused, StoreError
+from cai.errors import (
+    CaiError,
+    ConfigError,
+    ParseError,
+    ProviderError,
+    ProviderErrorKind,
+    Refused,
+    StoreError,
+)
 from cai.models.base import Completion, Request, Usage, derive_seed
 from cai.rows import Drop, FinishReason, Message, Prompt, Reply, Row
 from cai.run import Ask, Asked, Progress, ShardReport, Step, ask_parsed, run_shard, shard_paths
@@ -345,6 +353,27 @@ async def test_fatal_error_does_not_wait_for_slow_calls(
     with pytest.raises(ProviderError, match="404"):
         await shard(tmp_path, Slow(), prompts(50), one_call)
     assert time.monotonic() - started < 2
+
+
+async def test_fatal_error_starts_no_call_that_waits_for_a_slot(tmp_path: Path) -> None:
+    """Calls queued by a row that asks many at once are not made any more."""
+
+    async def wide(row: Prompt, ask: Ask) -> Sequence[Row]:
+        return [reply_of(row, *await asyncio.gather(*(ask(request_of(row, i)) for i in range(60))))]
+
+    def gone(request: Request) -> Completion:
+        raise ProviderError("unreachable", "nothing listens")
+
+    model = FakeModel(gone)
+    with pytest.raises(ProviderError, match="nothing listens"):
+        await shard(tmp_path, model, prompts(1), wide)
+    assert len(model.asked) == 4
+
+
+async def test_limit_below_one_is_refused(tmp_path: Path) -> None:
+    """No worker would mean an empty shard that looks finished."""
+    with pytest.raises(ConfigError, match="limit 0"):
+        await shard(tmp_path, FakeModel(), prompts(1), limit=0)
 
 
 async def test_bug_in_a_step_names_the_row(tmp_path: Path) -> None:
