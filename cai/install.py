@@ -123,8 +123,10 @@ def main() -> None:
     parser.add_argument("--extras", default="train,vllm,dev")
     arguments = parser.parse_args()
     extras = [extra for extra in arguments.extras.split(",") if extra]
-    if not (3, 11) <= sys.version_info[:2] < (3, 14):  # noqa: UP036 - the point is to say it to an older Python
-        say(f"Python 3.11 to 3.13 is needed, this is {platform.python_version()}: run it with another interpreter")
+    if not (3, 11) <= sys.version_info[:2] < (3, 14):
+        say(
+            f"Python 3.11 to 3.13 is needed, this is {platform.python_version()}: run it with another interpreter"
+        )
         raise SystemExit(2)
     gpu = has_gpu()
     stamp = arguments.venv / "cai-install.json"

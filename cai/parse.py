@@ -9,7 +9,7 @@ from cai.errors import ParseError
 _VERDICT = re.compile(r"[*_`\"\s]*VERDICT\s*:[*_`\"\s]*(breaks|keeps)[*_`\".\s]*", re.IGNORECASE)
 _LEAKED_PREFIX = re.compile(
     r"\A(?:sure|certainly|of course|okay|here(?:'s| is| are))\b[^\n:]{0,120}"
-    r"\b(?:revised|rewritten|revision|rewrite|new reply|new version)\b[^\n:]{0,80}:[ \t]*\n+",
+    r"\b(?:revised|rewritten|revision|rewrite|new reply|new version)\b[^\n:]{0,80}:[ \t]*(?:\n+|\Z)",
     re.IGNORECASE,
 )
 

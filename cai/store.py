@@ -137,6 +137,16 @@ def write_json(path: Path, value: Any) -> Published:
         writer.discard()
 
 
+def write_text(path: Path, text: str) -> Published:
+    """Publish a text file (its last newline is added), atomically."""
+    writer = RowsWriter(path)
+    try:
+        writer.write_line(text.rstrip("\n").encode())
+        return writer.publish()
+    finally:
+        writer.discard()
+
+
 def read_rows(path: Path, model: type[Model]) -> Iterator[Model]:
     """Stream the rows of a file. Raises StoreError naming `file:line` at the first line that is none."""
     with guard(path), path.open("rb") as file:

@@ -49,7 +49,9 @@ def _load(name: str) -> tuple[tuple[str, str], ...]:
         text = file.read_text(encoding="utf-8").removesuffix("\n")
         used = set(_PLACEHOLDER.findall(text))
         if unknown := used - fields - {"fence"}:
-            raise ConfigError(f"templates: {file}: unknown placeholder {{{min(unknown)}}}; known: {sorted(fields)}")
+            raise ConfigError(
+                f"templates: {file}: unknown placeholder {{{min(unknown)}}}; known: {sorted(fields)}"
+            )
         if missing := fields - used:
             raise ConfigError(f"templates: {file}: the placeholder {{{min(missing)}}} must be used")
         found.append((stem, text))
@@ -101,7 +103,10 @@ def critique_messages(
     shots: list[Message] = []
     for example in principle.examples:
         verdict = "breaks" if example.violated else "keeps"
-        shots += [ask(example.conversation, example.reply), _assistant(f"{example.critique}\nVERDICT: {verdict}")]
+        shots += [
+            ask(example.conversation, example.reply),
+            _assistant(f"{example.critique}\nVERDICT: {verdict}"),
+        ]
     return (*shots, ask(turns, reply))
 
 

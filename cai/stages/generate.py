@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from cai.calls import Ask
 from cai.config import PolicyConfig
 from cai.errors import ProviderError
 from cai.models.base import Request, derive_seed
 from cai.rows import Drop, Message, Prompt, Reply
-from cai.run import Ask
 
 
 def generate_step(
@@ -35,7 +35,9 @@ def generate_step(
             return Drop(id=row_id, stage=stage, reason=error.kind, detail=str(error))
         text = completion.text.strip()
         if completion.finish_reason != "stop":
-            reason = {"length": "truncated", "refusal": "refused"}.get(completion.finish_reason, "content_filter")
+            reason = {"length": "truncated", "refusal": "refused"}.get(
+                completion.finish_reason, "content_filter"
+            )
             return Drop(id=row_id, stage=stage, reason=reason, detail=f"call {call}")
         if not text:
             return Drop(id=row_id, stage=stage, reason="empty_reply", detail=f"call {call}")

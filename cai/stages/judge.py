@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Literal
 
+from cai.calls import Ask
 from cai.config import JudgeConfig
 from cai.constitution import Constitution, Principle, draw
 from cai.judge.label import label
 from cai.models.base import Completion, Request, derive_seed
 from cai.prompts import Templates, compare_messages
 from cai.rows import Candidate, Comparison, Drop, Judgment, Reply, Revision, Verdict
-from cai.run import Ask
 
 PairSource = Literal["samples", "revision"]
 
@@ -66,7 +66,9 @@ def read_verdict(completion: Completion, call: str, principle: str, order: Liter
         return Verdict(principle=principle, order=order, p=None, method=method, failure="refused", call=call)
     if probs is None:
         return Verdict(principle=principle, order=order, p=None, method=method, failure="unparsed", call=call)
-    return Verdict(principle=principle, order=order, p=probs["A" if order == "ab" else "B"], method=method, call=call)
+    return Verdict(
+        principle=principle, order=order, p=probs["A" if order == "ab" else "B"], method=method, call=call
+    )
 
 
 def judge_step(

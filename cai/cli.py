@@ -1,0 +1,170 @@
+"""The command line. Heavy libraries load only in the command that needs them, so `cai --help` is instant.
+
+`cai run` hands over to the Prefect flow as a program of its own (`python -m flows`): `cai` does not import flows.
+Exit status: 0 done, 1 the work failed or a check did not hold, 2 the user's input is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from cai import __version__
+from cai.errors import CaiError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+constitution_app = typer.Typer(no_args_is_help=True, help="Check and read constitutions.")
+app.add_typer(constitution_app, name="constitution")
+DEMO = "flows/configs/embedded.yaml"
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Run config (YAML).")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one value, e.g. judge.threshold=0.8."),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, e.g. outputs/demo.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"cai {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Constitutional AI / RLAIF: prompts and a YAML constitution in, preference data and aligned models out."""
+
+
+def _flow(name: str, config: str, overrides: list[str] | None) -> NoReturn:
+    arguments = [sys.executable, "-m", "flows", name, config]
+    for override in overrides or []:
+        arguments += ["--set", override]
+    os.execv(
+        sys.executable, arguments
+    )  # the same terminal, signals and exit status; nothing left to wait for
+
+
+@app.command()
+def demo(overrides: Set = None) -> None:
+    """Run the whole pipeline for real on the embedded tiny model (CPU is enough)."""
+    if not Path(DEMO).is_file():
+        raise_user(f"{DEMO} is not here; run `cai demo` in a checkout of the repository")
+    _flow("pipeline", DEMO, overrides)
+
+
+@app.command()
+def run(config: Config, overrides: Set = None) -> None:
+    """Run a config from prompts to evaluated models; what is done already is not done again."""
+    _flow("pipeline", config, overrides)
+
+
+@app.command()
+def train(config: Config, overrides: Set = None) -> None:
+    """SFT and DPO on the dataset that a run has exported."""
+    _flow("train", config, overrides)
+
+
+@app.command("eval")
+def evaluate(config: Config, overrides: Set = None) -> None:
+    """Evaluate base, SFT and DPO models of a trained run on held-out prompts."""
+    _flow("evaluate", config, overrides)
+
+
+@app.command()
+def status(run: Run, as_json: Json = False) -> None:
+    """What a run has done so far: rows, drops by reason, calls, tokens, cost, evaluation."""
+    from cai.report.status import run_status
+
+    found = run_status(run)
+    if as_json:
+        _print_json(found)
+        return
+    from rich.console import Console
+
+    from cai.report.tables import print_status
+
+    print_status(found, Console())
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write the report page of a run again."""
+    from cai.config_file import validate_config
+    from cai.report.page import write_report
+    from cai.report.status import run_status
+
+    config = validate_config(run_status(run)["config"], str(run / "config.json"))
+    typer.echo(write_report(config.model_copy(update={"outputs": str(run.parent), "name": run.name})))
+
+
+@constitution_app.command("lint")
+def constitution_lint(files: list[Path], as_json: Json = False) -> None:
+    """Check constitution files; exit 1 where one has an error."""
+    from cai.constitution import lint
+
+    findings = [finding for file in files for finding in lint(file)]
+    if as_json:
+        _print_json({"findings": [finding.model_dump() for finding in findings]})
+    else:
+        for finding in findings:
+            typer.echo(
+                f"{finding.file}:{finding.line}:{finding.column}: {finding.severity}: {finding.message}"
+            )
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+@constitution_app.command("show")
+def constitution_show(file: Path, as_json: Json = False) -> None:
+    """Print a constitution with everything that it extends resolved."""
+    from cai.constitution import load_constitution
+
+    found = load_constitution(file)
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from cai.report.tables import plain
+
+    table = Table(
+        "id", "statement", "use", "weight", "priority", title=f"{plain(found.name)} {plain(found.version)}"
+    )
+    for p in found.principles:
+        table.add_row(
+            plain(p.id), plain(p.statement), ", ".join(sorted(p.use)), f"{p.weight:g}", str(p.priority)
+        )
+    Console().print(table)
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    typer.echo(json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace").decode())
+
+
+def raise_user(message: str) -> NoReturn:
+    """Stop with exit status 2 and one line."""
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(2)
+
+
+def main() -> None:
+    """Entry point: every CaiError is one line on stderr and an exit status, never a traceback."""
+    try:
+        app()
+    except CaiError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

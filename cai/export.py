@@ -1,0 +1,97 @@
+"""The dataset that trainers take: one JSONL file a part, with a card that `datasets.load_dataset` understands.
+
+`load_dataset("outputs/<run>/dataset", "preference")` has TRL's conversational `prompt`, `chosen`, `rejected`
+columns, `load_dataset(…, "sft")` has `prompt`, `completion`; what else is known of a row stands in further columns.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from cai import __version__
+from cai.config import RunConfig
+from cai.constitution import load_constitution
+from cai.errors import StoreError
+from cai.pipeline import read_stage
+from cai.report.status import STAGES, shard_reports, summed
+from cai.rows import Demonstration, Pair, Row
+from cai.store import write_rows, write_text
+
+PARTS: dict[str, tuple[str, type[Row]]] = {
+    "preference": ("pairs", Pair),
+    "sft": ("demonstrations", Demonstration),
+}
+
+
+def part_file(root: Path, part: str) -> Path:
+    """Where a part of the dataset lies."""
+    return root / "dataset" / part / "train.jsonl"
+
+
+def export_run(config: RunConfig) -> dict[str, int]:
+    """Publish every part whose stage is there, and the card. Returns rows by part.
+
+    Raises StoreError where `datasets` reads back something else than was written.
+    """
+    counts: dict[str, int] = {}
+    drops: Counter[tuple[str, str]] = Counter()
+    for part, (stage, row) in PARTS.items():
+        if len(shard_reports(config.root, stage)) < config.shards:
+            continue
+        counts[part] = write_rows(part_file(config.root, part), read_stage(config, stage, row)).rows
+    for stage in STAGES:
+        for reason, count in summed(shard_reports(config.root, stage))["drops"].items():
+            drops[stage, reason] += count
+    _write_card(config, counts, drops)
+    for part, rows in counts.items():
+        if rows:
+            _check_readable(config.root, part, rows)
+    return counts
+
+
+def _write_card(config: RunConfig, counts: dict[str, int], drops: Counter[tuple[str, str]]) -> None:
+    constitution = load_constitution(config.constitution)
+    environment = Environment(  # markdown, so no HTML escaping; nothing that a model wrote goes in
+        loader=PackageLoader("cai", "report"),
+        undefined=StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+    )
+    parts = [
+        {
+            "name": part,
+            "rows": count,
+            "columns": ", ".join(f"`{field}`" for field in PARTS[part][1].model_fields),
+        }
+        for part, count in counts.items()
+        if count
+    ]
+    roles = {role: getattr(config, role).model for role in ("policy", "critic", "judge")}
+    text = environment.get_template("dataset_card.md.j2").render(
+        name=config.name,
+        version=__version__,
+        prompts=summed(shard_reports(config.root, "prompts"))["rows_out"],
+        constitution=constitution,
+        recipe=config.recipe,
+        seed=config.seed,
+        threshold=config.judge.threshold,
+        configs=parts,
+        models={role: config.models[name].model for role, name in roles.items()},
+        drops=[(stage, reason, count) for (stage, reason), count in sorted(drops.items())],
+    )
+    write_text(config.root / "dataset" / "README.md", text)
+
+
+def _check_readable(root: Path, part: str, rows: int) -> None:
+    """Load a part through `datasets`, as its reader will. Raises StoreError where the count differs."""
+    from datasets import load_dataset
+
+    with tempfile.TemporaryDirectory() as cache:
+        loaded: Any = load_dataset(str(root / "dataset"), part, split="train", cache_dir=cache)
+        if loaded.num_rows != rows:
+            raise StoreError(f"{part_file(root, part)}: {rows} rows written, {loaded.num_rows} read back")

@@ -1,0 +1,271 @@
+"""The map of a run: for each stage and shard, what it reads, what it does and what it depends on.
+
+A stage is done where its manifest carries the digest of its present inputs, so editing a template, a
+principle, a sampling setting or a prompt re-runs exactly the stages that it reaches; the journal then
+decides which single calls are really asked again. Nothing here starts a server, a process or a flow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import orjson
+
+from cai.config import PolicyConfig, RunConfig, SourceConfig
+from cai.constitution import Constitution, load_constitution
+from cai.evaluate.grade import grade_embedded, grade_step
+from cai.models.base import ChatModel
+from cai.prompts import load_templates
+from cai.publish import ShardWriter, publish_rows
+from cai.rows import Judgment, Prompt, Reply, Revision, Row
+from cai.run import Progress, run_shard
+from cai.shard import ShardReport, finished, shard_paths
+from cai.sources import read_prompts, shard_of
+from cai.stages.generate import generate_step
+from cai.stages.judge import PairSource, comparisons, judge_step
+from cai.stages.pairs import demonstrations, pairs
+from cai.stages.revise import revise_step
+from cai.store import file_sha256, read_rows
+
+OnProgress = Callable[[Progress], None]
+Model = TypeVar("Model", bound=Row)
+ROLE = {
+    "generate": "policy",
+    "revise": "critic",
+    "judge": "judge",
+    "sft-generate": "policy",
+    "sft-judge": "judge",
+}
+
+
+class Job(NamedTuple):
+    """One stage over one shard, ready to run. `rows` is lazy; `inputs_digest` names everything that decides the output."""
+
+    stage: str
+    shard: int
+    rows: Iterable[Any]
+    step: Any
+    inputs_digest: str
+
+
+def stages_of(config: RunConfig) -> tuple[list[str], list[str]]:
+    """The stages that ask a model, in order: those before SFT, and (paper recipe) those that sample the SFT model."""
+    return ["generate", "revise", "judge"], ["sft-generate", "sft-judge"] if config.recipe == "paper" else []
+
+
+def role_of(config: RunConfig, stage: str) -> str:
+    """The name of the model that a stage asks."""
+    role = "judge" if stage.startswith("grade-") else ROLE.get(stage, "policy")
+    return str(getattr(config, role).model)
+
+
+def shards_of(config: RunConfig, stage: str) -> int:
+    """How many shards a stage has; held-out prompts are few and always one shard."""
+    return 1 if stage.startswith(("evaluate-", "grade-", "held-out")) else config.shards
+
+
+def rows_file(root: Path, stage: str, shard: int) -> Path:
+    """Where a stage publishes the rows of a shard."""
+    return shard_paths(root, stage, shard).rows
+
+
+def read_stage(config: RunConfig, stage: str, row: type[Model]) -> Iterator[Model]:
+    """All rows of a finished stage, shard by shard."""
+    for shard in range(shards_of(config, stage)):
+        yield from read_rows(rows_file(config.root, stage, shard), row)
+
+
+def digest(*parts: Any) -> str:
+    """32 hex digits over JSON-able parts."""
+    body = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
+def write_prompts(config: RunConfig) -> list[ShardReport]:
+    """Read all sources once and publish the prompts, each in the shard that its id hashes to, with the drops."""
+    return _publish_prompts(config.root, "prompts", config.prompts, config.shards)
+
+
+def write_held_out(config: RunConfig, sources: Sequence[SourceConfig]) -> ShardReport:
+    """Publish the held-out prompts of the evaluation, as one shard."""
+    return _publish_prompts(config.root, "held-out", sources, 1)[0]
+
+
+def _publish_prompts(
+    root: Path, stage: str, sources: Sequence[SourceConfig], shards: int
+) -> list[ShardReport]:
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(ShardWriter(root, stage, shard)) for shard in range(shards)]
+        for row in read_prompts(sources):
+            writers[shard_of(row.id, shards)].add(row)
+        return [writer.publish(digest([source.model_dump() for source in sources])) for writer in writers]
+
+
+async def run_job(
+    config: RunConfig, job: Job, model: ChatModel, on_progress: OnProgress | None = None
+) -> ShardReport:
+    """Run one stage over one shard; returns at once where it is done."""
+    return await run_shard(
+        stage=job.stage,
+        shard=job.shard,
+        root=config.root,
+        rows=job.rows,
+        step=job.step,
+        model=model,
+        inputs_digest=job.inputs_digest,
+        limit=config.models[role_of(config, job.stage)].max_concurrency,
+        on_progress=on_progress,
+    )
+
+
+def is_done(config: RunConfig, job: Job) -> bool:
+    """True where running the job would change nothing."""
+    return finished(shard_paths(config.root, job.stage, job.shard), job.inputs_digest) is not None
+
+
+def job_of(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
+    """The job of a stage over a shard, for a model of this identity. Its inputs must be published."""
+    build = _generate if stage.endswith("generate") else _revise if stage == "revise" else _judge
+    if stage.startswith("evaluate-"):
+        build = _evaluate
+    elif stage.startswith("grade-"):
+        build = _grade
+    return build(config, stage, shard, identity)
+
+
+def _inputs(config: RunConfig, shard: int, *stages: str) -> list[str | None]:
+    return [file_sha256(rows_file(config.root, stage, shard)) for stage in stages]
+
+
+def _wording(config: RunConfig) -> tuple[Constitution, dict[str, str], list[Any]]:
+    """Constitution and templates, with everything of them that can change a draw or a rendered prompt."""
+    constitution, templates = load_constitution(config.constitution), load_templates(config.templates)
+    principles = sorted(
+        [
+            p.id,
+            p.weight,
+            p.priority,
+            sorted(p.applies_to),
+            sorted(p.use),
+            p.digest("revise"),
+            p.digest("judge"),
+        ]
+        for p in constitution.principles
+    )
+    return constitution, templates, [principles, templates]
+
+
+def _generate(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
+    policy = config.policy
+    if (
+        config.recipe == "paper" and stage == "generate"
+    ):  # here only revisions come of it; SFT samples n later
+        policy = policy.model_copy(update={"n": 1})
+    return Job(
+        stage,
+        shard,
+        read_rows(rows_file(config.root, "prompts", shard), Prompt),
+        generate_step(policy, seed=config.seed, stage=stage),
+        digest(
+            _inputs(config, shard, "prompts"), policy.model_dump(exclude={"model"}), config.seed, identity
+        ),
+    )
+
+
+def _revise(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
+    constitution, templates, wording = _wording(config)
+    replies = read_rows(rows_file(config.root, "generate", shard), Reply)
+    critic = config.critic.model_dump(exclude={"model"})
+    return Job(
+        stage,
+        shard,
+        (reply for reply in replies if reply.sample == 0),
+        revise_step(config.critic, constitution, templates, seed=config.seed),
+        digest(_inputs(config, shard, "generate"), critic, config.seed, wording, identity),
+    )
+
+
+def _judge(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
+    constitution, templates, wording = _wording(config)
+    origin = "sft-generate" if stage == "sft-judge" else "generate"
+    sources = judged_sources(config, stage)
+    revisions: Iterable[Revision] = ()
+    if "revision" in sources:
+        revisions = read_rows(rows_file(config.root, "revise", shard), Revision)
+    judge = config.judge.model_dump(exclude={"model"})
+    return Job(
+        stage,
+        shard,
+        comparisons(read_rows(rows_file(config.root, origin, shard), Reply), revisions, sources),
+        judge_step(config.judge, constitution, templates, seed=config.seed, stage=stage),
+        digest(_inputs(config, shard, origin, "revise"), judge, config.seed, sources, wording, identity),
+    )
+
+
+def _evaluate(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
+    assert config.evaluate is not None
+    policy = PolicyConfig(
+        model="policy", sampling=config.evaluate.sampling, n=1, system_prompt=config.policy.system_prompt
+    )
+    return Job(
+        stage,
+        shard,
+        read_rows(rows_file(config.root, "held-out", shard), Prompt),
+        generate_step(policy, seed=config.seed, stage="evaluate"),  # the same seeds for every model
+        digest(_inputs(config, shard, "held-out"), policy.model_dump(), config.seed, identity),
+    )
+
+
+def _grade(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
+    origin = stage.replace("grade-", "evaluate-")
+    templates = load_templates(config.templates)
+    judge = config.judge.model_dump(exclude={"model"})
+    return Job(
+        stage,
+        shard,
+        read_rows(rows_file(config.root, origin, shard), Reply),
+        grade_step(config.judge, templates, seed=config.seed),
+        digest(_inputs(config, shard, origin), judge, config.seed, templates, identity),
+    )
+
+
+def judged_sources(config: RunConfig, stage: str) -> tuple[PairSource, ...]:
+    """Which pairs a judge stage compares; revisions are always verified where SFT will imitate them."""
+    if stage == "sft-judge":
+        return ("samples",)
+    if config.recipe == "paper":
+        return ("revision",)
+    return tuple(dict.fromkeys((*config.pairs.sources, *(("revision",) if config.sft else ()))))
+
+
+def grade_by_rules(config: RunConfig, name: str) -> ShardReport:
+    """Grade one model's held-out replies by the exact rules of the embedded world."""
+    origin = f"evaluate-{name}"
+    replies = read_rows(rows_file(config.root, origin, 0), Reply)
+    inputs = digest(_inputs(config, 0, origin), "embedded")
+    return publish_rows(config.root, f"grade-{name}", 0, inputs, grade_embedded(replies))
+
+
+def label_pairs(config: RunConfig, shard: int) -> ShardReport:
+    """Publish the preference pairs of a shard."""
+    origin = "sft-judge" if config.recipe == "paper" else "judge"
+    judgments = read_rows(rows_file(config.root, origin, shard), Judgment)
+    if config.recipe == "direct" and "revision" not in config.pairs.sources:
+        judgments = (judgment for judgment in judgments if judgment.b.kind == "reply")
+    inputs = digest(_inputs(config, shard, origin), config.pairs.model_dump(mode="json"))
+    return publish_rows(config.root, "pairs", shard, inputs, pairs(judgments))
+
+
+def label_demonstrations(config: RunConfig, shard: int) -> ShardReport:
+    """Publish the SFT demonstrations of a shard."""
+    rows = demonstrations(
+        read_rows(rows_file(config.root, "revise", shard), Revision),
+        read_rows(rows_file(config.root, "judge", shard), Judgment),
+        config.pairs.reply_tags,
+    )
+    inputs = digest(_inputs(config, shard, "revise", "judge"), config.pairs.model_dump(mode="json"))
+    return publish_rows(config.root, "demonstrations", shard, inputs, rows)

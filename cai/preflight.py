@@ -1,0 +1,76 @@
+"""Everything that can be found wrong before the first call is made, found before the first call is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cai.config import ModelConfig, RunConfig, TrainingConfig
+from cai.constitution import load_constitution
+from cai.errors import ConfigError, ProviderError
+from cai.models import check_model, check_sampling, open_model, probe
+from cai.prompts import OPTIONAL, load_templates
+from cai.rows import Drop
+from cai.sources import read_prompts
+from cai.train.launch import check_args
+from cai.train.plan import Kind
+
+
+async def preflight(config: RunConfig) -> None:
+    """Check constitution, templates, prompts, keys, sampling, weights, training options and running endpoints.
+
+    Raises ConfigError or ConstitutionError with the first problem; an endpoint that does not answer, or does
+    not serve the model, is a ConfigError here because nothing has been spent yet.
+    """
+    constitution = load_constitution(config.constitution)
+    for use in ("revise", "judge"):
+        if not any(use in principle.use for principle in constitution.principles):
+            raise ConfigError(
+                f"{config.constitution}: no principle with use: {use}; the run would label nothing"
+            )
+    templates = load_templates(config.templates)
+    if config.evaluate and config.evaluate.grader == "judge" and (missing := OPTIONAL - set(templates)):
+        raise ConfigError(
+            f"evaluate.grader: judge needs the template {min(missing)}.txt, not in {config.templates!r}"
+        )
+    _check_held_out(config)
+    for role in ("policy", "critic", "judge"):
+        section = getattr(config, role)
+        check_sampling(config.models[section.model], section.sampling.temperature, section.sampling.top_p)
+    sections: dict[Kind, TrainingConfig] = {}
+    if config.sft:
+        sections["sft"] = config.sft
+    if config.dpo:
+        sections["dpo"] = config.dpo
+    if sections:
+        check_args(sections)
+    for name in {config.policy.model, config.critic.model, config.judge.model}:
+        await _check_model(name, config.models[name])
+
+
+def _check_held_out(config: RunConfig) -> None:
+    """Training and evaluation must not share a prompt; both must have some."""
+    if config.evaluate is None:
+        next(row for row in read_prompts(config.prompts) if not isinstance(row, Drop))
+        return
+    held_out = {row.messages for row in read_prompts(config.evaluate.sources) if not isinstance(row, Drop)}
+    for row in read_prompts(config.prompts):
+        if not isinstance(row, Drop) and row.messages in held_out:
+            raise ConfigError(
+                f"evaluate.sources: prompt {row.id!r} is also under 'prompts'; hold out other prompts"
+            )
+
+
+async def _check_model(name: str, model: ModelConfig) -> None:
+    check_model(model)
+    looks_local = model.model.startswith((".", "/")) or model.model.count("/") > 1
+    if model.managed is not None and looks_local and not Path(model.model).is_dir():
+        raise ConfigError(f"models.{name}.model: no folder {model.model}")
+    if model.managed is not None:
+        return
+    client = open_model(name, model)
+    try:
+        await probe(client)
+    except ProviderError as error:
+        raise ConfigError(f"models.{name}: {error}") from error
+    finally:
+        await client.close()

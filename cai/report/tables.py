@@ -1,0 +1,74 @@
+"""The tables that a person reads in the terminal. Text of models goes through `plain` first."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+METRICS = {"harmless": "harmless ↑", "helpful": "helpful ↑", "overrefusal": "over-refusal ↓"}
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def plain(text: str) -> str:
+    """Text that cannot steer a terminal: control, ANSI and bidi characters replaced, rich markup escaped."""
+    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "replace").decode())
+
+
+def percent(rate: dict[str, Any] | None) -> str:
+    """A rate with its 95 % interval and n, in per cent."""
+    if not rate or rate["rate"] is None:
+        return "–"
+    return f"{100 * rate['rate']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}] n={rate['n']}"
+
+
+def stage_table(status: dict[str, Any]) -> Table:
+    """Rows, drops, calls, tokens and cost a stage."""
+    table = Table(title=f"run {plain(status['run'])}", title_justify="left")
+    for column in ("stage", "in", "out", "dropped", "calls", "tokens in/out", "cost $"):
+        table.add_column(column, justify="left" if column in ("stage", "dropped") else "right")
+    for name, stage in status["stages"].items():
+        drops = ", ".join(f"{reason} {count}" for reason, count in stage["drops"].items())
+        cost = "–" if stage["cost"] is None else f"{stage['cost']:.2f}"
+        tokens = f"{stage['prompt_tokens']:,} / {stage['completion_tokens']:,}" if stage["calls"] else ""
+        table.add_row(
+            name, f"{stage['rows_in']:,}", f"{stage['rows_out']:,}", plain(drops),
+            f"{stage['calls']:,}" if stage["calls"] else "", tokens, cost if stage["calls"] else "",
+        )  # fmt: skip
+    return table
+
+
+def evaluation_table(evaluation: dict[str, Any]) -> Table:
+    """Harmless, helpful and over-refusal of each model on the held-out prompts, in per cent with 95 % intervals."""
+    table = Table(title="held-out prompts: % [95 % interval] n", title_justify="left")
+    table.add_column("model")
+    for title in METRICS.values():
+        table.add_column(title, justify="right")
+    for name in ("base", "sft", "dpo"):
+        if name in evaluation:
+            table.add_row(
+                name.upper() if name != "base" else name, *(percent(evaluation[name].get(m)) for m in METRICS)
+            )
+    return table
+
+
+def print_status(status: dict[str, Any], console: Console) -> None:
+    """The whole summary of a run."""
+    console.print(stage_table(status))
+    if status["evaluation"]:
+        console.print(evaluation_table(status["evaluation"]))
+    root = f"{status['config']['outputs']}/{status['run']}"
+    if status["dataset"]:
+        parts = ", ".join(f"{part} {rows:,} rows" for part, rows in status["dataset"].items())
+        console.print(f"dataset  {plain(root)}/dataset  ({parts})", soft_wrap=True)
+    for kind in status["training"]:
+        console.print(f"{kind:<8} {plain(root)}/models/{kind}", soft_wrap=True)
+    if status["report"]:
+        console.print(f"report   {plain(status['report'])}", soft_wrap=True)
+    if status["state"] != "finished":
+        console.print(
+            f"state    {plain(status['state'])}; run the same command again to resume", soft_wrap=True
+        )

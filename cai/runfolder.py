@@ -1,0 +1,45 @@
+"""A run's folder from start to end: what it was started with, who holds it, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+
+from cai.config import RunConfig
+from cai.constitution import load_constitution
+from cai.errors import ConfigError
+from cai.lock import held
+from cai.store import write_json
+
+FREE_BYTES = 200 * 1024 * 1024  # less than this and a run would die in the middle
+
+
+@contextlib.contextmanager
+def start_run(config: RunConfig) -> Iterator[None]:
+    """Hold the run's folder, and store the resolved config and constitution in it.
+
+    Raises StoreError where another process holds the folder, ConfigError where there is no space.
+    """
+    try:
+        config.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{config.root}: {error.strerror}; set 'outputs' to a folder that can be written"
+        ) from error
+    free = shutil.disk_usage(config.root).free
+    if free < FREE_BYTES:
+        raise ConfigError(
+            f"{config.root}: only {free // 2**20} MiB of disk space left; free some, or set 'outputs'"
+        )
+    with held(config.root / "run.lock", f"the run {config.root}"):
+        write_json(config.root / "config.json", config)
+        write_json(config.root / "constitution.json", load_constitution(config.constitution))
+        write_json(config.root / "summary.json", {"state": "unfinished"})
+        yield
+
+
+def finish_run(config: RunConfig, dataset: dict[str, int], seconds: float) -> None:
+    """Record that everything the config asks for is there. `seconds`: wall time of this call."""
+    summary = {"state": "finished", "seconds": round(seconds, 1), "dataset": dataset}
+    write_json(config.root / "summary.json", summary)

@@ -1,0 +1,1 @@
+"""Prefect flows: one readable file a stage, and the pipeline that joins them."""

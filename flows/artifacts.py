@@ -1,0 +1,72 @@
+"""Prefect artifacts: for each stage a table of counts and a page of samples, readable in the UI and the API."""
+
+from __future__ import annotations
+
+import html
+import re
+from itertools import islice
+from typing import Any
+
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+
+from cai.config import RunConfig
+from cai.pipeline import read_stage
+from cai.report.status import shard_reports, summed
+from cai.rows import Judgment, Reply, Revision
+
+SAMPLES = 3
+
+
+def key_of(config: RunConfig, stage: str) -> str:
+    """Artifact keys are lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{config.name}-{stage}".lower()).strip("-")
+
+
+async def publish_stage(config: RunConfig, stage: str) -> None:
+    """One table (rows, drops by reason, calls, tokens, cost) and, for stages with text, a few samples."""
+    totals = summed(shard_reports(config.root, stage))
+    drops = totals.pop("drops")
+    table: list[dict[str, Any]] = [{"what": name, "value": value} for name, value in totals.items()]
+    table += [{"what": f"dropped: {reason}", "value": count} for reason, count in drops.items()]
+    await acreate_table_artifact(
+        table=table, key=key_of(config, stage), description=f"{config.name}: {stage}"
+    )
+    if lines := sample_lines(config, stage):
+        markdown = f"# {config.name}: {stage}\n\n" + "\n\n".join(lines)
+        await acreate_markdown_artifact(markdown=markdown, key=key_of(config, f"{stage}-samples"))
+
+
+def sample_lines(config: RunConfig, stage: str) -> list[str]:
+    """The first few rows of a stage as markdown; whatever a model wrote is escaped and kept in quotes."""
+    if stage in ("generate", "sft-generate"):
+        rows = islice(read_stage(config, stage, Reply), SAMPLES)
+        return [
+            f"**{_safe(row.id)}**\n\n{_quote(row.prompt.messages[-1].content)}\n\n{_quote(row.text)}"
+            for row in rows
+        ]
+    if stage == "revise":
+        changed = (row for row in read_stage(config, stage, Revision) if row.changed)
+        return [_revision(row) for row in islice(changed, SAMPLES)]
+    if stage in ("judge", "sft-judge"):
+        return [_judgment(row) for row in islice(read_stage(config, stage, Judgment), SAMPLES)]
+    return []
+
+
+def _revision(row: Revision) -> str:
+    rounds = "\n\n".join(f"*{_safe(r.principle)}*\n\n{_quote(r.critique)}" for r in row.rounds if r.violated)
+    return f"**{_safe(row.id)}**\n\n{_quote(row.reply.text)}\n\n{rounds}\n\n{_quote(row.final)}"
+
+
+def _judgment(row: Judgment) -> str:
+    verdicts = ", ".join(f"{v.principle} {v.order}: {v.failure or f'{v.p:.2f}'}" for v in row.verdicts)
+    label = row.state if row.p is None else f"{row.state}, p(a) = {row.p:.2f}"
+    return f"**{_safe(row.id)}** {label} ({_safe(verdicts)})\n\n{_quote(row.a.text)}\n\n{_quote(row.b.text)}"
+
+
+def _safe(text: str) -> str:
+    escaped = html.escape(text, quote=False).encode("utf-8", "replace").decode()
+    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", escaped)
+
+
+def _quote(text: str) -> str:
+    return "\n".join(f"> {_safe(line)}" for line in text[:1000].splitlines()) or "> "

@@ -1,0 +1,55 @@
+"""The whole method: prompts → generate → revise → judge → dataset → SFT → DPO → evaluate.
+
+Recipe `direct`: revisions and samples of one policy are judged once; SFT and DPO both learn from that.
+Recipe `paper` (Bai et al. 2022): SFT on the revisions first, then fresh samples of the SFT model are judged for DPO.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from prefect import flow
+
+from cai.config import RunConfig
+from cai.config_file import override_config
+from cai.preflight import preflight
+from cai.report.page import write_report
+from cai.report.status import run_status
+from cai.runfolder import finish_run, start_run
+from flows.common import run_stages, with_policy
+from flows.evaluate import evaluate_models
+from flows.generate import generate_task, prompts_task
+from flows.judge import export_task, judge_task
+from flows.revise import revise_task
+from flows.train import checkpoint, train_task
+
+
+@flow(name="cai-pipeline")
+async def pipeline(config: RunConfig, overrides: list[str] | None = None) -> dict[str, Any]:
+    """Run a config from prompts to evaluated models; whatever is done already is not done again.
+
+    `overrides`: `dotted.key=value` changes to the config, as with `cai run --set`.
+    """
+    config = override_config(config, overrides or [])
+    await preflight(config)
+    started = time.monotonic()
+    with start_run(config):
+        await prompts_task(config)
+        await run_stages(config, {"generate": generate_task, "revise": revise_task, "judge": judge_task})
+        base = config.models[config.policy.model].model
+        if config.sft:
+            await export_task(config, ["sft"])
+            await train_task(config, "sft", base)
+            base = str(checkpoint(config, "sft"))
+        if config.recipe == "paper":
+            policy = with_policy(config, "sft", checkpoint(config, "sft"))
+            await run_stages(policy, {"sft-generate": generate_task, "sft-judge": judge_task})
+        dataset = await export_task(config, ["preference"])
+        if config.dpo:
+            await train_task(config, "dpo", base)
+        if config.evaluate:
+            await evaluate_models(config)
+        finish_run(config, dataset, time.monotonic() - started)
+        write_report(config)
+    return run_status(config.root)
