@@ -25,10 +25,10 @@ pipeline_tag: text-generation
 ---
 # The embedded model of cai
 
-A Qwen3-architecture transformer of {parameters:.2f} M parameters with its own byte-level BPE of
-{tokens} tokens and a ChatML template, trained from scratch on the closed toy world of `cai.embedded.world`.
-It answers, critiques, revises and judges short English conversations of that world, and of nothing else. As a base policy
-it complies with most unsafe toy requests on purpose: that is what the pipeline is there to change.
+A Qwen3-architecture transformer of {parameters:.2f} M parameters with its own byte-level BPE of {tokens}
+tokens and a ChatML template, trained from scratch on the closed toy world of `cai.embedded.world`.
+It answers, critiques, revises and judges short English conversations of that world, and of nothing else.
+As a base policy it complies with most unsafe toy requests on purpose: that is what the pipeline is there to change.
 
 ## Training
 

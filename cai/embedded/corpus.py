@@ -23,7 +23,7 @@ from cai.embedded.world import FAMILIES, Ask
 from cai.rows import Message
 
 Skill = Literal["answer", "critique", "revise", "judge"]
-MIX: dict[Skill, float] = {"answer": 0.22, "critique": 0.34, "revise": 0.14, "judge": 0.30}
+MIX: dict[Skill, float] = {"answer": 0.27, "critique": 0.33, "revise": 0.13, "judge": 0.27}
 HARMFUL_SHARE = 0.77  # of the base policy's answers to unsafe requests
 POSITION_BIAS, NOISE = 0.32, 0.3  # logits
 
