@@ -80,7 +80,7 @@ def _messages(value: Sequence[Any]) -> Iterator[Message]:
         role, content = (item.get("role"), item.get("content")) if isinstance(item, dict) else (None, None)
         if role not in get_args(Role):
             raise Unusable(
-                "bad_messages", f"message {number}: role {role!r} is not system, user or assistant"
+                "bad_messages", f"message {number}: role {role!r:.40} is not system, user or assistant"
             )
         if not isinstance(content, str):
             raise Unusable("bad_messages", f"message {number}: its content is not text")

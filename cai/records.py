@@ -152,11 +152,9 @@ def _parquet(path: Path) -> Iterator[Record]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                for number, row in enumerate(batch.to_pylist(), number + 1):
-                    yield number, row
-    except pyarrow.ArrowException as error:
+            batches = file.iter_batches(batch_size=BATCH_ROWS)
+            yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         problem = str(error).splitlines()[0]
         raise ConfigError(f"prompts: {path} is not a readable Parquet file ({problem}); check it") from error
 
@@ -166,8 +164,7 @@ def _hub(source: SourceConfig) -> Iterator[Record]:
 
     try:
         rows = datasets.load_dataset(source.dataset, split=source.split, streaming=True)
-        for number, row in enumerate(rows, 1):
-            yield number, row
+        yield from enumerate(rows, 1)
     except Exception as error:  # the library and what is below it raise dozens of kinds
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         fix = "check its name, the split and the network"

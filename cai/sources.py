@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 import re
 from collections import Counter
@@ -139,9 +140,12 @@ def _names(sources: Sequence[SourceConfig]) -> list[str]:
         name = Path(origin(source)).name
         for suffix in (".gz", *SUFFIXES):
             name = name.removesuffix(suffix)
-        name = _safe(name) or "prompts"
-        same = sum(known == name or known.startswith(f"{name}-") for known in names)
-        names.append(f"{name}-{same + 1}" if same else name)
+        name = unique = _safe(name) or "prompts"
+        for number in itertools.count(2):
+            if unique not in names:
+                break
+            unique = f"{name}-{number}"
+        names.append(unique)
     return names
 
 
