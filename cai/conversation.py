@@ -52,15 +52,15 @@ def conversation(row: Mapping[str, Any], field: str | None, transcript: bool = F
 def parse_transcript(text: str) -> Turns:
     """The turns of an hh-rlhf transcript ("\\n\\nHuman: …\\n\\nAssistant: …"); neighbours of one role are merged.
 
-    A marker counts only at the start of a paragraph. Raises Unusable for text before the first turn.
+    A marker counts only at the start of a paragraph. Raises Unusable for text that is in no turn.
     """
     markers = list(_MARKER.finditer(text))
-    before = text[: markers[0].start()] if markers else text
-    if markers and before.strip():
-        raise Unusable("bad_messages", "text stands before the first 'Human:' or 'Assistant:'")
-    ends = [marker.start() for marker in markers[1:]] + [len(text)]
+    starts = [marker.start() for marker in markers] + [len(text)]
+    if text[: starts[0]].strip():
+        where = "before the first turn" if markers else "without a turn"
+        raise Unusable("bad_messages" if markers else "no_user_turn", f"there is text {where}")
     turns: list[Message] = []
-    for marker, end in zip(markers, ends, strict=True):
+    for marker, end in zip(markers, starts[1:], strict=True):
         role, content = _ROLES[marker[1]], text[marker.end() : end].strip(" \t\r\n")
         if turns and turns[-1].role == role:
             content = "\n\n".join(part for part in (turns.pop().content, content) if part)

@@ -123,7 +123,7 @@ def _json_row(line: bytes, number: int) -> dict[str, Any] | BadRecord:
 
 
 def _csv(path: Path, file: IO[bytes]) -> Iterator[Record]:
-    text = io.TextIOWrapper(cast(IO[bytes], file), encoding="utf-8-sig", newline="")
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     rows = csv.DictReader(text, strict=True)
     try:
         for row in rows:
@@ -133,7 +133,7 @@ def _csv(path: Path, file: IO[bytes]) -> Iterator[Record]:
             else:
                 yield rows.line_num, row
     except csv.Error as error:
-        raise ConfigError(f"prompts: {path}:{rows.line_num}: {error}; mend the quotes") from error
+        raise ConfigError(f"prompts: {path}: after line {rows.line_num}: {error}; mend the quotes") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"prompts: {path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
 
