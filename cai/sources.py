@@ -1,7 +1,7 @@
 """Prompts of a run: every source read once, in order, each row out as a `Prompt` or as a `Drop` with its reason.
 
 Ids decide everything later (draws, seeds, shards), so they are stable: a row's own id, or a digest of its
-conversation. What is kept in memory of a row that is done is two 16-byte digests. A source of which nothing can
+conversation. Of a row that is done, two 16-byte digests stay in memory (some 200 bytes). A source of which nothing can
 be used is a ConfigError, raised before anything is paid for.
 """
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai.constitution import Constitution, Example, Principle, draw, json_schema, lint, load_constitution
+from cai.document import read_document
 from cai.errors import ConstitutionError
 
 FOLDER = Path(__file__).parent.parent / "constitutions"
@@ -306,15 +307,20 @@ def test_extends_puts_parents_first_and_replaces_in_place(tmp_path: Path) -> Non
     assert statements(only) == statements(child)
 
 
-def test_a_file_extended_twice_does_not_undo_an_override(tmp_path: Path) -> None:
-    """In a diamond the shared base comes once, before both files that extend it."""
+def test_a_file_extended_twice_does_not_undo_an_override(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a diamond the shared base is read once and comes before both files that extend it."""
     write(tmp_path, "base.yaml", "a=Base a")
     write(tmp_path, "left.yaml", "a=Left a", extends="base.yaml")
     write(tmp_path, "right.yaml", "r=Right r", extends="base.yaml")
-    assert statements(write(tmp_path, "top.yaml", extends="left.yaml, right.yaml")) == [
-        ("a", "Left a"),
-        ("r", "Right r"),
-    ]
+    top = write(tmp_path, "top.yaml", extends="left.yaml, right.yaml")
+    opened: list[str] = []
+    monkeypatch.setattr(
+        "cai.lint.read_document", lambda path: opened.append(path.name) or read_document(path)
+    )
+    assert statements(top) == [("a", "Left a"), ("r", "Right r")]
+    assert opened == ["top.yaml", "left.yaml", "base.yaml", "right.yaml"]
 
 
 def test_extends_errors_stand_where_they_are_written(tmp_path: Path) -> None:
