@@ -112,7 +112,7 @@ def constitution_lint(files: list[Path], as_json: Json = False) -> None:
 
     findings = [finding for file in files for finding in lint(file)]
     if as_json:
-        _print_json({"findings": [finding.model_dump() for finding in findings]})
+        _print_json({"findings": [finding._asdict() for finding in findings]})
     else:
         for finding in findings:
             typer.echo(

@@ -12,10 +12,7 @@ The journal never retries, never interprets a reply, and never serves two runs a
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
-import socket
 import threading
 import zlib
 from pathlib import Path
@@ -23,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from cai.errors import StoreError
+from cai.lock import lock
 from cai.models.base import Completion
 from cai.store import decode, encode, explain, guard, sync_folder
 
@@ -51,7 +49,7 @@ class Journal:
         self._closing = threading.Event()
         with contextlib.ExitStack() as undo, guard(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(path.with_suffix(".lock"), path)
+            self._lock = lock(path.with_suffix(".lock"), f"{path}: this shard")
             undo.callback(os.close, self._lock)
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             undo.callback(os.close, self._file)
@@ -181,31 +179,3 @@ class Journal:
 def _intact(line: bytes) -> bool:
     head = b'{"crc":"%08x",' % zlib.crc32(memoryview(line)[_CHECKED:-1])
     return line[:_CHECKED] == head and line.endswith(b"\n")
-
-
-def _locked(lock: Path, path: Path) -> int:
-    """Lock for this process and return the descriptor; the kernel frees it when the process dies."""
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, 0)
-        signature = {"pid": os.getpid(), "host": socket.gethostname()}
-        os.pwrite(descriptor, json.dumps(signature).encode(), 0)
-    except BlockingIOError as error:
-        holder = _holder(descriptor)
-        os.close(descriptor)
-        raise StoreError(
-            f"{path}: another run is writing this shard ({holder}); wait for it or stop it, then run again"
-        ) from error
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _holder(descriptor: int) -> str:
-    try:
-        holder = json.loads(os.pread(descriptor, 4096, 0))
-        return f"pid {holder['pid']} on {holder['host']}"
-    except (ValueError, KeyError, TypeError):  # caught between taking the lock and signing it
-        return "its holder has not signed the lock yet"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import logging
 import os
 import sys
@@ -15,6 +16,7 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # nothing is
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # our own progress is what a terminal shows
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 
+from prefect.exceptions import TerminationSignal
 from rich.console import Console
 
 from cai.config_file import load_config
@@ -35,7 +37,7 @@ def main() -> int:
     again = " ".join(["cai run", arguments.config, *(f"--set {value}" for value in arguments.overrides)])
     try:
         config = load_config(arguments.config, arguments.overrides)
-        module = __import__(f"flows.{arguments.flow}", fromlist=[arguments.flow])
+        module = importlib.import_module(f"flows.{arguments.flow}")
         logging.getLogger("prefect").setLevel(logging.CRITICAL)  # a failed flow is told once, below
         asyncio.run(getattr(module, arguments.flow)(config))
     except CaiError as error:
@@ -43,9 +45,9 @@ def main() -> int:
         if error.exit_code == 1:
             sys.stderr.write(f"resume with: {again}\n")
         return error.exit_code
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except (KeyboardInterrupt, asyncio.CancelledError, TerminationSignal) as stop:
         sys.stderr.write(f"interrupted; every finished call is kept, resume with: {again}\n")
-        return 130
+        return 143 if isinstance(stop, TerminationSignal) else 130
     print_status(run_status(config.root), Console())
     return 0
 

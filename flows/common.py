@@ -117,10 +117,11 @@ async def _run_group(config: RunConfig, tasks: dict[str, ShardTask], endpoints: 
     async def chain(shard: int) -> None:
         async with slots:
             for stage, task in tasks.items():
-                await task(config, stage, shard, endpoints)
+                if shard < shards_of(config, stage):
+                    await task(config, stage, shard, endpoints)
 
     with board:
-        await all_of([chain(shard) for shard in range(shards_of(config, next(iter(tasks))))])
+        await all_of([chain(shard) for shard in range(max(shards_of(config, stage) for stage in tasks))])
     for stage in tasks:
         await publish_stage(config, stage)
 

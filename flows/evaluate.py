@@ -31,12 +31,21 @@ async def grade_task(config: RunConfig, stage: str, shard: int, endpoints: Endpo
     return await run_shard_stage(config, stage, shard, endpoints)
 
 
+@task(name="held-out", **TASK)
+async def held_out_task(config: RunConfig) -> int:
+    """Publish the held-out prompts; returns their number."""
+    if config.evaluate is None:
+        raise ConfigError("the config has no 'evaluate' section")
+    report = write_held_out(config, config.evaluate.sources)
+    await publish_stage(config, "held-out")
+    return report.rows_out
+
+
 async def evaluate_models(config: RunConfig) -> dict[str, Any]:
     """Answer and grade for the base model and every trained one; returns the rates by model and metric."""
     if config.evaluate is None:
         raise ConfigError("the config has no 'evaluate' section")
-    write_held_out(config, config.evaluate.sources)
-    await publish_stage(config, "held-out")
+    await held_out_task(config)
     models = {"base": config}
     models |= {
         kind: with_policy(config, kind, checkpoint(config, kind))

@@ -18,7 +18,7 @@ from cai.report.page import write_report
 from cai.report.status import run_status
 from cai.runfolder import finish_run, start_run
 from flows.common import run_stages, with_policy
-from flows.evaluate import evaluate_models
+from flows.evaluate import evaluate_models, evaluate_task, held_out_task
 from flows.generate import generate_task, prompts_task
 from flows.judge import export_task, judge_task
 from flows.revise import revise_task
@@ -36,7 +36,11 @@ async def pipeline(config: RunConfig, overrides: list[str] | None = None) -> dic
     started = time.monotonic()
     with start_run(config):
         await prompts_task(config)
-        await run_stages(config, {"generate": generate_task, "revise": revise_task, "judge": judge_task})
+        stages = {"generate": generate_task, "revise": revise_task, "judge": judge_task}
+        if config.evaluate:
+            await held_out_task(config)
+            stages["evaluate-base"] = evaluate_task  # while the base model is being served anyway
+        await run_stages(config, stages)
         base = config.models[config.policy.model].model
         if config.sft:
             await export_task(config, ["sft"])

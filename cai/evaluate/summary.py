@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from cai.config import RunConfig
@@ -24,7 +25,7 @@ def write_evaluation(config: RunConfig, models: list[str]) -> dict[str, Any]:
             summed(shard_reports(config.root, f"{stage}-{name}"))["drops"] for stage in ("evaluate", "grade")
         ]
         unscored = {reason: count for drops in dropped for reason, count in drops.items()}
-        found[name] = {metric: rate.model_dump() for metric, rate in rates(rows).items()} | {
+        found[name] = {metric: asdict(rate) for metric, rate in rates(rows).items()} | {
             "unscored": unscored
         }
     found["changes"] = {
@@ -36,10 +37,8 @@ def write_evaluation(config: RunConfig, models: list[str]) -> dict[str, Any]:
     return found
 
 
-def _change(base: list[Graded], trained: list[Graded], metric: str) -> dict[str, Any] | None:
+def _change(base: list[Graded], trained: list[Graded], metric: str) -> dict[str, Any]:
     before = {row.id: row.holds for row in base if row.metric == metric}
     after = {row.id: row.holds for row in trained if row.metric == metric}
     both = [key for key in before if key in after]
-    if not both:
-        return None
-    return difference([before[key] for key in both], [after[key] for key in both]).model_dump()
+    return asdict(difference([after[key] for key in both], [before[key] for key in both]))
