@@ -38,6 +38,8 @@ RESERVED = frozenset({"model", "served-model-name", "api-key"})
 POLL_S = 0.25
 LOG_TAIL = 65536
 LINE_CHARS = 300
+# a weak model fills constrained JSON with whitespace until the limit, and no field of a request stops it
+STRUCTURED = '{"backend": "xgrammar", "disable_any_whitespace": true}'
 TELLING = re.compile(r"(\w+(Error|Exception)|\berror|Killed|Out of memory)\b.*: ?\S")
 HOLLOW = re.compile(r"See root cause above|Traceback|raise \w|During handling")
 PREFIX = re.compile(r"^(\(\w+ pid=\d+\) )?((ERROR|WARNING|CRITICAL) [\d-]+ [\d:]+ \[[^\]]*\] ?)?")
@@ -112,7 +114,8 @@ def _command(model: str, config: ManagedConfig, host: str, port: int) -> list[st
     args = {name.lstrip("-").replace("_", "-"): value for name, value in config.args.items()}
     if taken := RESERVED & args.keys():
         raise ConfigError(f"managed.args: {', '.join(sorted(taken))} is set by the run; leave it out")
-    args = {"model": model, "served-model-name": model, "host": host, **args, "port": port}
+    fixed = {"model": model, "served-model-name": model, "host": host, "structured-outputs-config": STRUCTURED}
+    args = {**fixed, **args, "port": port}
     flags: list[str] = []
     for name, value in args.items():
         if isinstance(value, bool):
@@ -183,7 +186,7 @@ async def _stop(process: subprocess.Popen[bytes]) -> None:
     process.stdin.close()
     try:
         deadline = time.monotonic() + GRACE_S + 3
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 - nothing to wait on
             await asyncio.sleep(0.05)
     finally:  # late, or cancelled again while waiting
         if process.poll() is None:
