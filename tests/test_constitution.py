@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai.constitution import Constitution, Example, Principle, draw, json_schema, lint, load_constitution
-from cai.document import read_document
+from cai.document import Document, read_document
 from cai.errors import ConstitutionError
 
 FOLDER = Path(__file__).parent.parent / "constitutions"
@@ -316,9 +316,12 @@ def test_a_file_extended_twice_does_not_undo_an_override(
     write(tmp_path, "right.yaml", "r=Right r", extends="base.yaml")
     top = write(tmp_path, "top.yaml", extends="left.yaml, right.yaml")
     opened: list[str] = []
-    monkeypatch.setattr(
-        "cai.lint.read_document", lambda path: opened.append(path.name) or read_document(path)
-    )
+
+    def reading(path: Path) -> Document:
+        opened.append(path.name)
+        return read_document(path)
+
+    monkeypatch.setattr("cai.lint.read_document", reading)
     assert statements(top) == [("a", "Left a"), ("r", "Right r")]
     assert opened == ["top.yaml", "left.yaml", "base.yaml", "right.yaml"]
 
