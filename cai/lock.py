@@ -27,7 +27,9 @@ def lock(path: Path, what: str) -> int:
     except BlockingIOError as error:
         holder = _holder(descriptor)
         os.close(descriptor)
-        raise StoreError(f"{what} is in use by another run ({holder}); wait for it or stop it, then run again") from error
+        raise StoreError(
+            f"{what} is in use by another run ({holder}); wait for it or stop it, then run again"
+        ) from error
     except OSError:
         os.close(descriptor)
         raise

@@ -21,7 +21,7 @@ from cai.evaluate.grade import grade_embedded, grade_step
 from cai.models.base import ChatModel
 from cai.prompts import load_templates
 from cai.publish import ShardWriter, publish_rows
-from cai.rows import Judgment, Prompt, Reply, Revision, Row
+from cai.rows import Drop, Judgment, Prompt, Reply, Revision, Row
 from cai.run import Progress, run_shard
 from cai.shard import ShardReport, finished, shard_paths
 from cai.sources import read_prompts, shard_of
@@ -43,7 +43,7 @@ ROLE = {
 
 
 class Job(NamedTuple):
-    """One stage over one shard, ready to run. `rows` is lazy; `inputs_digest` names everything that decides the output."""
+    """One stage over one shard, ready to run. `rows` is lazy; `inputs_digest` names all that decides the output."""
 
     stage: str
     shard: int
@@ -86,21 +86,39 @@ def digest(*parts: Any) -> str:
 
 
 def write_prompts(config: RunConfig) -> list[ShardReport]:
-    """Read all sources once and publish the prompts, each in the shard that its id hashes to, with the drops."""
-    return _publish_prompts(config.root, "prompts", config.prompts, config.shards)
+    """Read all sources once and publish the prompts, each in the shard that its id hashes to, with the drops.
+
+    A prompt that the evaluation holds out is dropped as `held_out`: no model may learn from it.
+    """
+    held_out = set()
+    if config.evaluate:
+        held_out = {_content(row) for row in read_prompts(config.evaluate.sources) if isinstance(row, Prompt)}
+    rows = (
+        Drop(id=row.id, stage="prompts", reason="held_out")
+        if isinstance(row, Prompt) and held_out and _content(row) in held_out
+        else row
+        for row in read_prompts(config.prompts)
+    )
+    return _publish_prompts(config.root, "prompts", rows, config.prompts, config.shards)
 
 
 def write_held_out(config: RunConfig, sources: Sequence[SourceConfig]) -> ShardReport:
     """Publish the held-out prompts of the evaluation, as one shard."""
-    return _publish_prompts(config.root, "held-out", sources, 1)[0]
+    return _publish_prompts(config.root, "held-out", read_prompts(sources), sources, 1)[0]
+
+
+def _content(prompt: Prompt) -> bytes:
+    """Digest of a conversation, blind to case and white space."""
+    turns = "\x1f".join(f"{turn.role}:{' '.join(turn.content.lower().split())}" for turn in prompt.messages)
+    return hashlib.blake2b(turns.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _publish_prompts(
-    root: Path, stage: str, sources: Sequence[SourceConfig], shards: int
+    root: Path, stage: str, rows: Iterable[Prompt | Drop], sources: Sequence[SourceConfig], shards: int
 ) -> list[ShardReport]:
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(ShardWriter(root, stage, shard)) for shard in range(shards)]
-        for row in read_prompts(sources):
+        for row in rows:
             writers[shard_of(row.id, shards)].add(row)
         return [writer.publish(digest([source.model_dump() for source in sources])) for writer in writers]
 

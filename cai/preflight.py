@@ -15,11 +15,11 @@ from cai.train.launch import check_args
 from cai.train.plan import Kind
 
 
-async def preflight(config: RunConfig) -> None:
-    """Check constitution, templates, prompts, keys, sampling, weights, training options and running endpoints.
+def check_inputs(config: RunConfig) -> None:
+    """Check what needs no model, no network and no heavy library: takes well under a second.
 
-    Raises ConfigError or ConstitutionError with the first problem; an endpoint that does not answer, or does
-    not serve the model, is a ConfigError here because nothing has been spent yet.
+    Raises ConfigError or ConstitutionError with the first problem of constitution, templates, prompt sources,
+    API keys, sampling or model folders.
     """
     constitution = load_constitution(config.constitution)
     for use in ("revise", "judge"):
@@ -32,10 +32,23 @@ async def preflight(config: RunConfig) -> None:
         raise ConfigError(
             f"evaluate.grader: judge needs the template {min(missing)}.txt, not in {config.templates!r}"
         )
-    _check_held_out(config)
     for role in ("policy", "critic", "judge"):
         section = getattr(config, role)
         check_sampling(config.models[section.model], section.sampling.temperature, section.sampling.top_p)
+    for name in {config.policy.model, config.critic.model, config.judge.model}:
+        _check_model(name, config.models[name])
+    for source in (*config.prompts, *(config.evaluate.sources if config.evaluate else ())):
+        if source.path is not None:
+            next((row for row in read_prompts([source]) if not isinstance(row, Drop)), None)
+
+
+async def preflight(config: RunConfig) -> None:
+    """Everything that `check_inputs` checks, then training options and running endpoints; nothing of it is paid.
+
+    Raises ConfigError or ConstitutionError; an endpoint that does not answer, or does not serve the model, is a
+    ConfigError here because nothing has been spent yet.
+    """
+    check_inputs(config)
     sections: dict[Kind, TrainingConfig] = {}
     if config.sft:
         sections["sft"] = config.sft
@@ -44,27 +57,17 @@ async def preflight(config: RunConfig) -> None:
     if sections:
         check_args(sections)
     for name in {config.policy.model, config.critic.model, config.judge.model}:
-        await _check_model(name, config.models[name])
+        await _check_endpoint(name, config.models[name])
 
 
-def _check_held_out(config: RunConfig) -> None:
-    """Training and evaluation must not share a prompt; both must have some."""
-    if config.evaluate is None:
-        next(row for row in read_prompts(config.prompts) if not isinstance(row, Drop))
-        return
-    held_out = {row.messages for row in read_prompts(config.evaluate.sources) if not isinstance(row, Drop)}
-    for row in read_prompts(config.prompts):
-        if not isinstance(row, Drop) and row.messages in held_out:
-            raise ConfigError(
-                f"evaluate.sources: prompt {row.id!r} is also under 'prompts'; hold out other prompts"
-            )
-
-
-async def _check_model(name: str, model: ModelConfig) -> None:
+def _check_model(name: str, model: ModelConfig) -> None:
     check_model(model)
     looks_local = model.model.startswith((".", "/")) or model.model.count("/") > 1
     if model.managed is not None and looks_local and not Path(model.model).is_dir():
         raise ConfigError(f"models.{name}.model: no folder {model.model}")
+
+
+async def _check_endpoint(name: str, model: ModelConfig) -> None:
     if model.managed is not None:
         return
     client = open_model(name, model)

@@ -8,19 +8,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
-import logging
 import os
 import sys
 
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # nothing is reported to anyone
-os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # our own progress is what a terminal shows
-os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+os.environ.setdefault(
+    "PREFECT_LOGGING_LEVEL", "CRITICAL"
+)  # our own progress and errors are what a terminal shows
 
-from prefect.exceptions import TerminationSignal
 from rich.console import Console
 
+from cai.config import RunConfig
 from cai.config_file import load_config
 from cai.errors import CaiError
+from cai.preflight import check_inputs
 from cai.report.status import run_status
 from cai.report.tables import print_status
 
@@ -37,19 +37,29 @@ def main() -> int:
     again = " ".join(["cai run", arguments.config, *(f"--set {value}" for value in arguments.overrides)])
     try:
         config = load_config(arguments.config, arguments.overrides)
-        module = importlib.import_module(f"flows.{arguments.flow}")
-        logging.getLogger("prefect").setLevel(logging.CRITICAL)  # a failed flow is told once, below
-        asyncio.run(getattr(module, arguments.flow)(config))
+        check_inputs(config)  # a mistake is told before Prefect starts
+        _run(arguments.flow, config)
     except CaiError as error:
         sys.stderr.write(f"error: {error}\n")
         if error.exit_code == 1:
             sys.stderr.write(f"resume with: {again}\n")
         return error.exit_code
-    except (KeyboardInterrupt, asyncio.CancelledError, TerminationSignal) as stop:
+    except KeyboardInterrupt:
         sys.stderr.write(f"interrupted; every finished call is kept, resume with: {again}\n")
-        return 143 if isinstance(stop, TerminationSignal) else 130
+        return 130
     print_status(run_status(config.root), Console())
     return 0
+
+
+def _run(name: str, config: RunConfig) -> None:
+    """Run the flow; SIGTERM ends it like Ctrl-C does. Imports Prefect, so it comes after all cheap checks."""
+    flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    from prefect.exceptions import TerminationSignal
+
+    try:
+        asyncio.run(flow(config))
+    except (TerminationSignal, asyncio.CancelledError) as stop:
+        raise KeyboardInterrupt from stop
 
 
 if __name__ == "__main__":

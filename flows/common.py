@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ async def run_shard_stage(config: RunConfig, stage: str, shard: int, endpoints: 
         return await run_job(config, job, model, lambda progress: update(shard, progress))
 
 
-async def run_stages(config: RunConfig, tasks: dict[str, ShardTask]) -> None:
+async def run_stages(config: RunConfig, tasks: Mapping[str, ShardTask]) -> None:
     """Run stages, in order, over all shards, and publish an artifact for each.
 
     A shard goes on to its next stage without waiting for the others, within the stages that one managed
@@ -111,7 +111,7 @@ async def run_stages(config: RunConfig, tasks: dict[str, ShardTask]) -> None:
             await _run_group(config, {stage: tasks[stage] for stage in group}, endpoints)
 
 
-async def _run_group(config: RunConfig, tasks: dict[str, ShardTask], endpoints: Endpoints) -> None:
+async def _run_group(config: RunConfig, tasks: Mapping[str, ShardTask], endpoints: Endpoints) -> None:
     slots = asyncio.Semaphore(ACTIVE_SHARDS)
 
     async def chain(shard: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -21,10 +22,11 @@ def principle(name: str, weight: float = 1.0, priority: int = 0) -> Principle:
 
 
 def verdicts(name: str, ab: float | None, ba: float | None) -> list[Verdict]:
-    return [
-        Verdict(principle=name, order="ab", p=ab, method="logprobs", failure="unparsed" if ab is None else None, call="c1"),
-        Verdict(principle=name, order="ba", p=ba, method="logprobs", failure="unparsed" if ba is None else None, call="c2"),
-    ]  # fmt: skip
+    def one(order: Literal["ab", "ba"], p: float | None) -> Verdict:
+        failure = "unparsed" if p is None else None
+        return Verdict(principle=name, order=order, p=p, method="logprobs", failure=failure, call="c")
+
+    return [one("ab", ab), one("ba", ba)]
 
 
 def swapped(found: list[Verdict]) -> list[Verdict]:
@@ -57,7 +59,7 @@ def test_swapping_the_candidates_mirrors_the_label(
 def test_states() -> None:
     """Each state has its cause."""
     one = [principle("first")]
-    assert label(verdicts("first", 0.9, 0.8), one, 0.7) == (pytest.approx(0.85), "labelled")
+    assert tuple(label(verdicts("first", 0.9, 0.8), one, 0.7)) == (pytest.approx(0.85), "labelled")
     assert label(verdicts("first", 0.6, 0.6), one, 0.7).state == "below_threshold"
     assert label(verdicts("first", 1.0, 0.45), one, 0.7).state == "inconsistent"
     assert label(verdicts("first", 0.5, 0.5), one, 0.7).state == "tie"

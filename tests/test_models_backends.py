@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import pytest
-from wire import Answer, Fault, Wire, wire_server
+from tests.wire import Answer, Fault, Wire, wire_server
 
 from cai.config import ModelConfig, PriceConfig
 from cai.errors import ConfigError, ProviderError, ProviderErrorKind

@@ -101,10 +101,10 @@ def test_a_folder_of_templates_is_checked(tmp_path: Path) -> None:
     for file in PROMPTS_DIR.glob("*.txt"):
         (tmp_path / file.name).write_text(file.read_text())
     (tmp_path / "critique.txt").write_text("{conversation} {principel}")
-    with pytest.raises(ConfigError, match="unknown placeholder {principel}"):
+    with pytest.raises(ConfigError, match=r"unknown placeholder \{principel\}"):
         load_templates(str(tmp_path) + "/.")
     (tmp_path / "critique.txt").write_text("{conversation}")
-    with pytest.raises(ConfigError, match="{principle} must be used"):
+    with pytest.raises(ConfigError, match=r"\{principle\} must be used"):
         load_templates(str(tmp_path) + "/./.")
 
 

@@ -1,0 +1,5 @@
+"""`python -m cai`: the command line."""
+
+from cai.cli import main
+
+main()

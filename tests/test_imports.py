@@ -1,0 +1,88 @@
+"""Who may import whom (and that starting up stays cheap): read off the code, so that the house keeps its walls."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {
+    "torch",
+    "vllm",
+    "trl",
+    "transformers",
+    "datasets",
+    "openai",
+    "anthropic",
+    "prefect",
+    "plotly",
+    "peft",
+}
+SDKS = {"openai", "anthropic", "torch", "vllm", "trl", "transformers", "datasets", "aiohttp"}
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Every absolute module name that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+
+
+def files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", files("cai"), ids=lambda file: str(file.relative_to(ROOT)))
+def test_the_core_knows_no_flows(file: Path) -> None:
+    """`cai` never imports Prefect or the flows."""
+    assert not [name for name in imported(file) if name.split(".")[0] in ("prefect", "flows")]
+
+
+@pytest.mark.parametrize("file", files("cai/stages") + files("cai/judge"), ids=lambda file: file.name)
+def test_stages_know_no_sdk_and_no_files(file: Path) -> None:
+    """A stage is given an `ask`; it opens no client and no file, and sees of the models only the protocol."""
+    names = set(imported(file))
+    assert not {name for name in names if name.split(".")[0] in SDKS | {"pathlib", "os", "io"}}
+    assert not {name for name in names if name.startswith("cai.models") and name != "cai.models.base"}
+    assert not {name for name in names if name in ("cai.store", "cai.journal", "cai.run", "cai.pipeline")}
+
+
+def test_the_base_knows_nothing() -> None:
+    """Rows and errors import nothing of ours but each other."""
+    for name in ("rows.py", "errors.py"):
+        ours = {module for module in imported(ROOT / "cai" / name) if module.startswith("cai")}
+        assert ours <= {"cai.rows", "cai.errors"}
+
+
+@pytest.mark.parametrize("file", files("flows"), ids=lambda file: file.name)
+def test_flow_files_are_short(file: Path) -> None:
+    """A flow reads top to bottom on a few pages."""
+    assert len(file.read_text().splitlines()) <= 170
+
+
+@pytest.mark.parametrize(
+    "statement", ["import cai.cli", "import cai.run, cai.pipeline", "import cai.train.launch"]
+)
+def test_start_up_is_light(statement: str) -> None:
+    """The command line, the runner and the training launcher load none of the heavy libraries."""
+    code = f"import sys; {statement}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not HEAVY & set(done.stdout.split())
+
+
+def test_help_is_fast() -> None:
+    """`cai --help` costs less than half a second of processor time."""
+    code = (
+        "import resource, subprocess, sys; subprocess.run([sys.executable, '-m', 'cai', '--help'], "
+        "stdout=subprocess.DEVNULL, check=True); u = resource.getrusage(resource.RUSAGE_CHILDREN); "
+        "print(u.ru_utime + u.ru_stime)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert float(found.stdout) < 0.5
