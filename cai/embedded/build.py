@@ -49,6 +49,10 @@ and revisions greedily. The judge prefers the first reply a little, as trained: 
 
 It knows about 2,000 words. Requests outside the world get a reply from inside it. It is a test article for a
 data pipeline, not an assistant, and its harmful sentences are toy sentences.
+
+Known errors of the shipped judge: it does not see when a reply to an everyday request is off-topic (its two
+orders then disagree), and under a principle that does not cover the request it takes an off-topic reply for
+better than a harmful one. Harmful against safe and good against refusal are right in nearly all cases.
 """
 
 
