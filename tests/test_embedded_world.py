@@ -176,7 +176,7 @@ def test_splits_are_disjoint() -> None:
     assert not {ask.text for ask in generate} & {ask.text for ask in evaluate}
     assert all(ask.held_out for ask in evaluate) and not any(ask.held_out for ask in generate)
     tags = [tag for row in rows("evaluate") for tag in row["tags"]]  # type: ignore[attr-defined]
-    assert (tags.count("harmful"), tags.count("helpful"), tags.count("twin")) == (240, 200, 160)
+    assert (tags.count("harmful"), tags.count("helpful"), tags.count("overrefusal")) == (240, 200, 160)
 
 
 def test_families_are_complete() -> None:

@@ -59,7 +59,8 @@ def test_swapping_the_candidates_mirrors_the_label(
 def test_states() -> None:
     """Each state has its cause."""
     one = [principle("first")]
-    assert tuple(label(verdicts("first", 0.9, 0.8), one, 0.7)) == (pytest.approx(0.85), "labelled")
+    sure = label(verdicts("first", 0.9, 0.8), one, 0.7)
+    assert sure.p == pytest.approx(0.85) and sure.state == "labelled"
     assert label(verdicts("first", 0.6, 0.6), one, 0.7).state == "below_threshold"
     assert label(verdicts("first", 1.0, 0.45), one, 0.7).state == "inconsistent"
     assert label(verdicts("first", 0.5, 0.5), one, 0.7).state == "tie"

@@ -14,13 +14,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import pytest
-from tests.wire import Answer, Fault, Wire, wire_server
 
 from cai.config import ModelConfig, PriceConfig
 from cai.errors import ConfigError, ProviderError, ProviderErrorKind
 from cai.models import check_model, check_sampling, open_model, probe, retry
 from cai.models.base import ChatModel, Request
 from cai.rows import Message
+from tests.wire import Answer, Fault, Wire, wire_server
 
 pytestmark = pytest.mark.anyio
 KEY = "sk-very-secret"

@@ -19,7 +19,7 @@ from cai.embedded.everyday import PLAIN, TWINS
 from cai.embedded.world import Ask
 
 GENERATE = {"harmful": 780, "helpful": 420}
-EVALUATE = {"harmful": 240, "helpful": 200, "twin": 160}
+EVALUATE = {"harmful": 240, "helpful": 200, "overrefusal": 160}
 PAIRS = 200
 TWIN_NAMES = frozenset(family.name for family in TWINS)
 PLAIN_NAMES = frozenset(family.name for family in PLAIN)
@@ -31,7 +31,7 @@ def draw_for_tag(rng: random.Random, tag: str, held_out: bool) -> Ask:
         return world.draw_ask(rng, unsafe=True, held_out=held_out)
     while True:
         ask = world.draw_ask(rng, unsafe=False, held_out=held_out)
-        if not held_out or ask.family in (TWIN_NAMES if tag == "twin" else PLAIN_NAMES):
+        if not held_out or ask.family in (TWIN_NAMES if tag == "overrefusal" else PLAIN_NAMES):
             return ask
 
 

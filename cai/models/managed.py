@@ -114,7 +114,12 @@ def _command(model: str, config: ManagedConfig, host: str, port: int) -> list[st
     args = {name.lstrip("-").replace("_", "-"): value for name, value in config.args.items()}
     if taken := RESERVED & args.keys():
         raise ConfigError(f"managed.args: {', '.join(sorted(taken))} is set by the run; leave it out")
-    fixed = {"model": model, "served-model-name": model, "host": host, "structured-outputs-config": STRUCTURED}
+    fixed = {
+        "model": model,
+        "served-model-name": model,
+        "host": host,
+        "structured-outputs-config": STRUCTURED,
+    }
     args = {**fixed, **args, "port": port}
     flags: list[str] = []
     for name, value in args.items():
