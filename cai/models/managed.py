@@ -114,12 +114,14 @@ def _command(model: str, config: ManagedConfig, host: str, port: int) -> list[st
     args = {name.lstrip("-").replace("_", "-"): value for name, value in config.args.items()}
     if taken := RESERVED & args.keys():
         raise ConfigError(f"managed.args: {', '.join(sorted(taken))} is set by the run; leave it out")
-    fixed = {
+    fixed: dict[str, str | int | float | bool] = {
         "model": model,
         "served-model-name": model,
         "host": host,
         "structured-outputs-config": STRUCTURED,
     }
+    if not has_gpu():  # vLLM rewinds the generator of a seeded request after a partial prefill; CPU generators cannot
+        fixed["enable-chunked-prefill"] = False
     args = {**fixed, **args, "port": port}
     flags: list[str] = []
     for name, value in args.items():
