@@ -120,7 +120,8 @@ def _command(model: str, config: ManagedConfig, host: str, port: int) -> list[st
         "host": host,
         "structured-outputs-config": STRUCTURED,
     }
-    if not has_gpu():  # vLLM rewinds the generator of a seeded request after a partial prefill; CPU generators cannot
+    if not has_gpu():
+        # vLLM rewinds the generator of a seeded request after a partial prefill; a CPU generator cannot
         fixed["enable-chunked-prefill"] = False
     args = {**fixed, **args, "port": port}
     flags: list[str] = []
