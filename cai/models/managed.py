@@ -141,8 +141,6 @@ def _environment(model: str, config: ManagedConfig, key: str) -> dict[str, str]:
         defaults |= {
             "VLLM_TARGET_DEVICE": "cpu",
             "VLLM_CPU_KVCACHE_SPACE": str(max(1, min(8, int(memory_gb / 16)))),
-            # by default vLLM keeps a core free; of few cores it needs every one
-            "VLLM_CPU_NUM_OF_RESERVED_CPU": "0" if (os.cpu_count() or 1) <= 4 else "1",
         }
     if is_weights(model):
         defaults |= {"HF_HUB_OFFLINE": "1"}
