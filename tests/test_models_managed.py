@@ -40,6 +40,7 @@ parser = argparse.ArgumentParser(prog="api_server.py")
 for name in ("model", "served-model-name", "host", "structured-outputs-config"):
     parser.add_argument("--" + name)
 parser.add_argument("--port", type=int)
+parser.add_argument("--enable-chunked-prefill", action=argparse.BooleanOptionalAction)
 parser.add_argument("--mood", default="good")
 args = parser.parse_args()
 print("arguments", sys.argv[1:], "key", bool(os.environ["VLLM_API_KEY"]), flush=True)
