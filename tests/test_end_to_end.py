@@ -26,7 +26,7 @@ ELSEWHERE = {
     "make test": "this suite",
     "make check": "this suite without its slow tests",
     "make lint": "CI",
-    "make bench": "tests/test_run.py",
+    "make bench": "tests/test_benchmarks.py",
     ".venv/bin/cai run flows/configs/embedded.yaml --set name=mine --set judge.threshold=0.8": "the demo, renamed",
 }
 

@@ -25,9 +25,7 @@ def write_evaluation(config: RunConfig, models: list[str]) -> dict[str, Any]:
             summed(shard_reports(config.root, f"{stage}-{name}"))["drops"] for stage in ("evaluate", "grade")
         ]
         unscored = {reason: count for drops in dropped for reason, count in drops.items()}
-        found[name] = {metric: asdict(rate) for metric, rate in rates(rows).items()} | {
-            "unscored": unscored
-        }
+        found[name] = {metric: asdict(rate) for metric, rate in rates(rows).items()} | {"unscored": unscored}
     found["changes"] = {
         name: {metric: _change(graded["base"], graded[name], metric) for metric in METRIC_OF_TAG.values()}
         for name in models
