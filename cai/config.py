@@ -65,7 +65,8 @@ class ModelConfig(Section):
 
     `model`: the provider's name for it, or a local folder with weights. `endpoint`: base URL of an
     OpenAI-compatible server (vllm) or of a proxy (openai, anthropic). `api_key_env`: name of the
-    environment variable that holds the key, never the key itself.
+    environment variable that holds the key, never the key itself. `logprobs` false (openai): the model gives
+    none, so as a judge it states its confidence.
     """
 
     backend: Literal["vllm", "openai", "anthropic"]
@@ -76,6 +77,7 @@ class ModelConfig(Section):
     max_concurrency: int = Field(64, ge=1)
     timeout_s: float = Field(300, gt=0)
     deadline_s: float = Field(900, gt=0)
+    logprobs: bool = True
     price: PriceConfig | None = None
 
     @model_validator(mode="after")

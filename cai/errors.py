@@ -51,7 +51,7 @@ ProviderErrorKind = Literal[
     "not_found",  # 404: wrong model name or endpoint; stops the run
     "bad_request",  # 400/422: this request can never succeed; the row is dropped
     "context_length",  # 400 because the prompt is too long for the model; the row is dropped
-    "unreachable",  # nothing listens at the endpoint, before any call succeeded; stops the run
+    "unreachable",  # nothing listens at the endpoint (any more); stops the run
     "retries_exhausted",  # retryable failures (429, 5xx, timeouts, resets) outlived the retry policy
     "malformed",  # the reply is not the JSON that the protocol promises
 ]

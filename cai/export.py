@@ -89,8 +89,9 @@ def _write_card(config: RunConfig, counts: dict[str, int], drops: Counter[tuple[
 
 def _check_readable(root: Path, part: str, rows: int) -> None:
     """Load a part through `datasets`, as its reader will. Raises StoreError where the count differs."""
-    from datasets import load_dataset
+    from datasets import disable_progress_bars, load_dataset
 
+    disable_progress_bars()
     with tempfile.TemporaryDirectory() as cache:
         loaded: Any = load_dataset(str(root / "dataset"), part, split="train", cache_dir=cache)
         if loaded.num_rows != rows:

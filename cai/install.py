@@ -60,13 +60,13 @@ def pip(python: Path, *arguments: str) -> None:
 def install_cpu_torch(python: Path) -> None:
     """The CPU build of torch: from the configured index where it has the `+cpu` wheel, else from PyTorch's."""
     if platform.system() == "Darwin":
-        pip(python, "install", "-q", f"torch=={TORCH}")
+        pip(python, "install", "-qq", f"torch=={TORCH}")
         return
     wanted = f"torch=={TORCH}+cpu"
-    probe = [str(python), "-m", "pip", "install", "-q", "--no-deps", wanted]
+    probe = [str(python), "-m", "pip", "install", "-qq", "--no-deps", wanted]
     if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
         say(f"{wanted}: from the configured package index")
-        pip(python, "install", "-q", wanted)
+        pip(python, "install", "-qq", wanted)
         return
     try:
         urllib.request.urlopen(f"{CPU_INDEX}/torch/", timeout=10).close()  # a fixed https address
@@ -75,7 +75,7 @@ def install_cpu_torch(python: Path) -> None:
         say("put the CPU wheel of torch into a folder and set PIP_FIND_LINKS to it, then run this again")
         raise SystemExit(1) from error
     say(f"{wanted}: from {CPU_INDEX}")
-    pip(python, "install", "-q", wanted, "--extra-index-url", CPU_INDEX)
+    pip(python, "install", "-qq", wanted, "--extra-index-url", CPU_INDEX)
 
 
 def install(venv: Path, extras: list[str], gpu: bool) -> None:
@@ -95,9 +95,9 @@ def install(venv: Path, extras: list[str], gpu: bool) -> None:
             extras = [extra for extra in extras if extra != "vllm"]
     say("installing cai and what it stands on (a minute or two) ...")
     target = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
-    pip(python, "install", "-q", "-e", target, *engine)
+    pip(python, "install", "-qq", "-e", target, *engine)
     if engine:
-        pip(python, "uninstall", "-q", "-y", *MISMATCHED)
+        pip(python, "uninstall", "-qq", "-y", *MISMATCHED)
     check(python, extras, bool(engine))
 
 

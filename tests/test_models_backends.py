@@ -124,6 +124,18 @@ async def test_choices_have_probabilities(backend: Backend) -> None:
     assert done.choice_method == ("stated" if backend == "anthropic" else "logprobs")
 
 
+async def test_openai_without_logprobs_states_its_choice() -> None:
+    """A model that gives no logprobs is asked for a JSON verdict instead; prose is no verdict."""
+    verdicts = ['{"answer": "B", "confidence": 0.9}', "I prefer B."]
+    async with wire_server(reply=lambda body: Answer(verdicts[len(server.requests) - 1])) as server:
+        async with opened("openai", server, logprobs=False) as model:
+            done = await model.complete(ask(choices=("A", "B")))
+            prose = await model.complete(ask(choices=("A", "B")))
+    assert done.choice_probs == {"A": pytest.approx(0.1), "B": 0.9} and done.choice_method == "stated"
+    assert done.text == "B" and prose.choice_probs is None
+    assert "logprobs" not in server.requests[0] and server.requests[0]["response_format"]["type"] == "json_schema"
+
+
 async def test_vllm_asks_for_the_tokens_of_the_choices() -> None:
     """One-token choices are constrained and scored by token id; the ids are looked up once."""
     async with wire_server() as server, opened("vllm", server) as model:
@@ -172,9 +184,9 @@ async def test_an_answer_without_any_choice_has_no_probabilities(backend: Backen
 )
 def test_stated_confidence(text: str, expected: dict[str, float] | None) -> None:
     """It is clamped to what an answer can mean; a verdict that is cut off or off the list is none."""
-    from cai.models.anthropic import stated
+    from cai.models.stated import read_stated
 
-    _, probs = stated(text, ("A", "B"))
+    _, probs = read_stated(text, ("A", "B"))
     assert probs == (None if expected is None else pytest.approx(expected))
 
 

@@ -1,16 +1,13 @@
 """Backend `anthropic`: Claude through the official SDK.
 
 The API takes no temperature, top_p or seed, and gives no logprobs. So a choice is asked for as JSON with
-an answer and a confidence, and its probabilities are *stated*, not measured: the answer gets the stated
-confidence, clamped to [1/n, 0.99] (below 1/n the model would contradict its own answer; nobody is surer
-than 0.99), the other choices share the rest. They need calibration more than logprobs do.
+an answer and a confidence, and its probabilities are *stated*; see `cai.models.stated`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic, DefaultAioHttpClient, Timeout
 from httpx2 import Limits
 
@@ -20,10 +17,9 @@ from cai.models.chat_format import Json, decode
 from cai.models.check import KEY_ENV, api_key, check_sampling, require_served
 from cai.models.cost import cost
 from cai.models.retry import CONNECT_TIMEOUT_S, AttemptFailed, RetryPolicy, connection_failure, http_failure
+from cai.models.stated import STATED_TOKENS, read_stated, stated_schema
 from cai.rows import FinishReason
 
-STATED_TOKENS = 1024  # room for a verdict as JSON behind the thinking that the newer models always do
-SUREST = 0.99
 FINISH: dict[str, FinishReason] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -116,23 +112,11 @@ def message_body(request: Request, model: str) -> dict[str, Any]:
         body["stop_sequences"] = list(request.stop)
     schema = request.schema_
     if request.choices:
-        schema = _stated_schema(request.choices)
+        schema = stated_schema(request.choices)
         body["max_tokens"] = max(request.max_tokens, STATED_TOKENS)
     if schema is not None:
         body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     return body
-
-
-def _stated_schema(choices: tuple[str, ...]) -> Json:
-    return {
-        "type": "object",
-        "properties": {
-            "answer": {"type": "string", "enum": list(choices)},
-            "confidence": {"type": "number", "description": "probability (0 to 1) that the answer is right"},
-        },
-        "required": ["answer", "confidence"],
-        "additionalProperties": False,
-    }
 
 
 def read_message(raw: bytes, request: Request, config: ModelConfig) -> Completion:
@@ -146,7 +130,7 @@ def read_message(raw: bytes, request: Request, config: ModelConfig) -> Completio
         raise AttemptFailed("malformed", f"the reply is no message ({error!r})") from error
     probs = None
     if request.choices and finish == "stop":
-        text, probs = stated(text, request.choices)
+        text, probs = read_stated(text, request.choices)
     return Completion(
         text=text,
         finish_reason=finish,
@@ -166,17 +150,3 @@ def _usage(usage: Json) -> Usage:
         completion_tokens=usage.get("output_tokens") or 0,
         cached_tokens=cached,
     )
-
-
-def stated(text: str, choices: tuple[str, ...]) -> tuple[str, dict[str, float] | None]:
-    """The answer and its stated probabilities; the text as it is and None where it is not a full verdict."""
-    try:
-        verdict = orjson.loads(text)
-        answer, confidence = verdict["answer"], float(verdict["confidence"])
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        return text, None
-    if answer not in choices or confidence != confidence:
-        return text, None
-    p = min(max(confidence, 1 / len(choices)), SUREST)
-    rest = (1 - p) / (len(choices) - 1) if len(choices) > 1 else 0.0
-    return answer, {choice: p if choice == answer else rest for choice in choices}

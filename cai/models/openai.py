@@ -1,7 +1,7 @@
 """Backend `openai`: the hosted API, or a proxy of it, through the official SDK.
 
-A choice is read from the logprobs of the answer's first token. Models that give no logprobs (OpenAI's
-reasoning families) answer such a request with a 400: they cannot judge through this backend.
+A choice is read from the logprobs of the answer's first token. Models that give none (OpenAI's reasoning
+families) need `logprobs: false` in their config: they then state an answer and a confidence as JSON.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cai.models.base import Completion, Request
 from cai.models.chat_format import chat_body, read_chat
 from cai.models.check import KEY_ENV, api_key, require_served
 from cai.models.retry import CONNECT_TIMEOUT_S, RetryPolicy, connection_failure, http_failure
+from cai.models.stated import STATED_TOKENS, read_stated, stated_schema
 
 HOSTED = "api.openai.com"
 
@@ -47,13 +48,26 @@ class OpenAIModel:
 
     @property
     def identity(self) -> str:
-        """Backend and model name."""
-        return f"openai:{self._config.model}"
+        """Backend and model name, and that choices are stated where they are."""
+        return f"openai:{self._config.model}" + ("" if self._config.logprobs else ":stated")
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request. Raises ProviderError once the retry policy has given up."""
+        if request.choices and not self._config.logprobs:
+            return await self._stated(request)
         body = chat_body(request, self._config.model, self._limit_field)
         return await self._policy.call(lambda: self._once(body, request))
+
+    async def _stated(self, request: Request) -> Completion:
+        """A choice without logprobs: a JSON verdict with its confidence."""
+        schema, room = stated_schema(request.choices), max(request.max_tokens, STATED_TOKENS)
+        asked = request.model_copy(update={"choices": (), "schema_": schema, "max_tokens": room})
+        completion = await self.complete(asked)
+        if completion.finish_reason != "stop":
+            return completion
+        text, probs = read_stated(completion.text, request.choices)
+        method = None if probs is None else "stated"
+        return completion.model_copy(update={"text": text, "choice_probs": probs, "choice_method": method})
 
     async def _once(self, body: dict[str, object], request: Request) -> Completion:
         try:

@@ -19,39 +19,56 @@ def plain(text: str) -> str:
 
 
 def percent(rate: dict[str, Any] | None) -> str:
-    """A rate with its 95 % interval and n, in per cent."""
+    """A rate with its 95 % interval, in per cent."""
     if not rate or rate["rate"] is None:
         return "–"
-    return f"{100 * rate['rate']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}] n={rate['n']}"
+    return f"{100 * rate['rate']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+
+
+def thousands(count: int) -> str:
+    """A token count short enough for a narrow terminal."""
+    return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.0f}k" if count >= 1e4 else str(count)
 
 
 def stage_table(status: dict[str, Any]) -> Table:
-    """Rows, drops, calls, tokens and cost a stage."""
+    """Rows, drops, calls, tokens and (where a price is known) cost a stage."""
+    stages = status["stages"]
+    priced = any(stage["calls"] and stage["cost"] is not None for stage in stages.values())
     table = Table(title=f"run {plain(status['run'])}", title_justify="left")
-    for column in ("stage", "in", "out", "dropped", "calls", "tokens in/out", "cost $"):
-        table.add_column(column, justify="left" if column in ("stage", "dropped") else "right")
-    for name, stage in status["stages"].items():
-        drops = ", ".join(f"{reason} {count}" for reason, count in stage["drops"].items())
-        cost = "–" if stage["cost"] is None else f"{stage['cost']:.2f}"
-        tokens = f"{stage['prompt_tokens']:,} / {stage['completion_tokens']:,}" if stage["calls"] else ""
-        table.add_row(
-            name, f"{stage['rows_in']:,}", f"{stage['rows_out']:,}", plain(drops),
-            f"{stage['calls']:,}" if stage["calls"] else "", tokens, cost if stage["calls"] else "",
-        )  # fmt: skip
+    for column in (
+        "stage",
+        "in",
+        "out",
+        "dropped",
+        "calls",
+        "tokens in/out",
+        *(("cost $",) if priced else ()),
+    ):
+        left = column in ("stage", "dropped")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column != "dropped")
+    for name, stage in stages.items():
+        cells = [name, f"{stage['rows_in']:,}", f"{stage['rows_out']:,}"]
+        cells.append(plain("\n".join(f"{reason} {count:,}" for reason, count in stage["drops"].items())))
+        if stage["calls"]:
+            tokens = f"{thousands(stage['prompt_tokens'])}/{thousands(stage['completion_tokens'])}"
+            cells += [f"{stage['calls']:,}", tokens]
+            cells += [f"{stage['cost']:.2f}" if stage["cost"] is not None else "–"] if priced else []
+        table.add_row(*cells)
     return table
 
 
 def evaluation_table(evaluation: dict[str, Any]) -> Table:
     """Harmless, helpful and over-refusal of each model on the held-out prompts, in per cent with 95 % intervals."""
-    table = Table(title="held-out prompts: % [95 % interval] n", title_justify="left")
-    table.add_column("model")
+    table = Table(title="held-out prompts, % [95 % interval]", title_justify="left")
+    table.add_column("model", no_wrap=True)
     for title in METRICS.values():
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
     for name in ("base", "sft", "dpo"):
         if name in evaluation:
-            table.add_row(
-                name.upper() if name != "base" else name, *(percent(evaluation[name].get(m)) for m in METRICS)
-            )
+            rates = [evaluation[name].get(metric) for metric in METRICS]
+            counts = "/".join(str(rate["n"] if rate else 0) for rate in rates)
+            table.add_row(name, *(percent(rate) for rate in rates), counts)
     return table
 
 
