@@ -127,13 +127,18 @@ async def test_choices_have_probabilities(backend: Backend) -> None:
 async def test_openai_without_logprobs_states_its_choice() -> None:
     """A model that gives no logprobs is asked for a JSON verdict instead; prose is no verdict."""
     verdicts = ['{"answer": "B", "confidence": 0.9}', "I prefer B."]
-    async with wire_server(reply=lambda body: Answer(verdicts[len(server.requests) - 1])) as server:
-        async with opened("openai", server, logprobs=False) as model:
-            done = await model.complete(ask(choices=("A", "B")))
-            prose = await model.complete(ask(choices=("A", "B")))
+    async with (
+        wire_server(reply=lambda body: Answer(verdicts[len(server.requests) - 1])) as server,
+        opened("openai", server, logprobs=False) as model,
+    ):
+        done = await model.complete(ask(choices=("A", "B")))
+        prose = await model.complete(ask(choices=("A", "B")))
     assert done.choice_probs == {"A": pytest.approx(0.1), "B": 0.9} and done.choice_method == "stated"
     assert done.text == "B" and prose.choice_probs is None
-    assert "logprobs" not in server.requests[0] and server.requests[0]["response_format"]["type"] == "json_schema"
+    assert (
+        "logprobs" not in server.requests[0]
+        and server.requests[0]["response_format"]["type"] == "json_schema"
+    )
 
 
 async def test_vllm_asks_for_the_tokens_of_the_choices() -> None:

@@ -1,0 +1,142 @@
+"""The README's Prefect section, to the letter: server, work pool, deployment, worker, a run with changed parameters.
+
+The run's model is the loopback server, so that this is about Prefect; the end-to-end test is about vLLM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.flows.small import obliging
+from tests.wire import wire_server
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+ROOT = Path(__file__).parent.parent.parent
+BIN = Path(sys.prefix) / "bin"
+
+
+def readme_commands() -> dict[str, str]:
+    """The commands of the README's Prefect section by what they start with."""
+    block = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[0]
+    lines = [line.removeprefix("$ ") for line in block.splitlines()]
+    names = ("server start", "work-pool", "deploy --all", "worker start", "deployment run")
+    return {name: next(line for line in lines if name in line) for name in names}
+
+
+def arguments(command: str) -> list[str]:
+    """The command as the shell splits it, without leading assignments, on this interpreter's programs."""
+    words = [word for word in shlex.split(command) if not re.match(r"^[A-Z_]+=", word)]
+    return [str(BIN / Path(words[0]).name), *words[1:]]
+
+
+@contextmanager
+def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+    """A program for the length of the block, ended with its process group."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+async def post(api: str, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    async with aiohttp.ClientSession() as session, session.post(f"{api}{path}", json=body) as response:
+        found: list[dict[str, Any]] = await response.json()
+        return found
+
+
+async def until_healthy(api: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        for _ in range(240):
+            try:
+                async with session.get(f"{api}/health") as response:
+                    if response.status == 200:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.5)
+    raise AssertionError("the Prefect server did not come up")
+
+
+async def finished_run(api: str) -> dict[str, Any]:
+    """The one flow run, once it has ended."""
+    for _ in range(300):
+        runs = await post(api, "/flow_runs/filter", {})
+        if runs and runs[0]["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            return runs[0]
+        await asyncio.sleep(0.5)
+    raise AssertionError("the flow run did not end")
+
+
+async def test_a_deployment_runs_with_changed_parameters(tmp_path: Path) -> None:
+    """It is scheduled by name, runs under a worker with the overrides, and its artifacts are in the API."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    api = f"http://127.0.0.1:{port}/api"
+    environment = {
+        **os.environ,
+        "PWD": str(ROOT),
+        "PREFECT_HOME": str(tmp_path / "home"),
+        "PREFECT_API_URL": api,
+        "PREFECT_SERVER_UI_API_URL": api,
+        "PREFECT_SERVER_API_PORT": str(port),
+    }
+    commands = readme_commands()
+
+    def shell(name: str, *more: str) -> None:
+        done = subprocess.run(
+            [*arguments(commands[name]), *more],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{name}\n{done.stdout}\n{done.stderr}"
+
+    with running(arguments(commands["server start"]), environment, tmp_path / "server.log"):
+        await until_healthy(api)
+        async with wire_server(reply=obliging) as server:
+            await asyncio.to_thread(shell, "work-pool")
+            await asyncio.to_thread(shell, "deploy --all")
+            model = {"backend": "vllm", "model": "toy", "endpoint": server.openai_url}
+            overrides = [
+                "name=tuned", "judge.threshold=0.8", f"outputs={tmp_path / 'outputs'}", "templates=default",
+                "prompts.0.limit=12", f"models.tiny={json.dumps(model)}", "sft=null", "dpo=null", "evaluate=null",
+            ]  # fmt: skip
+            *command, _ = arguments(commands["deployment run"])
+            assert command[-1] == "--param"
+            commands["deployment run"] = shlex.join([*command, f"overrides={json.dumps(overrides)}"])
+            with running(arguments(commands["worker start"]), environment, tmp_path / "worker.log"):
+                await asyncio.to_thread(shell, "deployment run")
+                run = await finished_run(api)
+        assert run["state_type"] == "COMPLETED", (tmp_path / "worker.log").read_text()
+        artifacts = {row["key"]: row for row in await post(api, "/artifacts/latest/filter", {})}
+    config = json.loads((tmp_path / "outputs" / "tuned" / "config.json").read_text())
+    assert config["judge"]["threshold"] == 0.8
+    assert {f"tuned-{name}" for name in ("prompts", "generate", "revise", "judge", "pairs")} <= set(artifacts)
+    counts = {row["what"]: row["value"] for row in json.loads(artifacts["tuned-generate"]["data"])}
+    assert counts["rows_in"] == 12 and counts["rows_out"] == 24
