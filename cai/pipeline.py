@@ -7,27 +7,23 @@ decides which single calls are really asked again. Nothing here starts a server,
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
-from cai.config import PolicyConfig, RunConfig, SourceConfig
+from cai.config import PolicyConfig, RunConfig
 from cai.constitution import Constitution, load_constitution
-from cai.evaluate.grade import grade_embedded, grade_step
+from cai.evaluate.grade import grade_step
 from cai.models.base import ChatModel
 from cai.prompts import load_templates
-from cai.publish import ShardWriter, publish_rows
-from cai.rows import Drop, Judgment, Prompt, Reply, Revision, Row
+from cai.rows import Prompt, Reply, Revision, Row
 from cai.run import Progress, run_shard
 from cai.shard import ShardReport, finished, shard_paths
-from cai.sources import read_prompts, shard_of
 from cai.stages.generate import generate_step
 from cai.stages.judge import PairSource, comparisons, judge_step
-from cai.stages.pairs import demonstrations, pairs
 from cai.stages.revise import revise_step
 from cai.store import file_sha256, read_rows
 
@@ -85,44 +81,6 @@ def digest(*parts: Any) -> str:
     return hashlib.blake2b(body, digest_size=16).hexdigest()
 
 
-def write_prompts(config: RunConfig) -> list[ShardReport]:
-    """Read all sources once and publish the prompts, each in the shard that its id hashes to, with the drops.
-
-    A prompt that the evaluation holds out is dropped as `held_out`: no model may learn from it.
-    """
-    held_out = set()
-    if config.evaluate:
-        held_out = {_content(row) for row in read_prompts(config.evaluate.sources) if isinstance(row, Prompt)}
-    rows = (
-        Drop(id=row.id, stage="prompts", reason="held_out")
-        if isinstance(row, Prompt) and held_out and _content(row) in held_out
-        else row
-        for row in read_prompts(config.prompts)
-    )
-    return _publish_prompts(config.root, "prompts", rows, config.prompts, config.shards)
-
-
-def write_held_out(config: RunConfig, sources: Sequence[SourceConfig]) -> ShardReport:
-    """Publish the held-out prompts of the evaluation, as one shard."""
-    return _publish_prompts(config.root, "held-out", read_prompts(sources), sources, 1)[0]
-
-
-def _content(prompt: Prompt) -> bytes:
-    """Digest of a conversation, blind to case and white space."""
-    turns = "\x1f".join(f"{turn.role}:{' '.join(turn.content.lower().split())}" for turn in prompt.messages)
-    return hashlib.blake2b(turns.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _publish_prompts(
-    root: Path, stage: str, rows: Iterable[Prompt | Drop], sources: Sequence[SourceConfig], shards: int
-) -> list[ShardReport]:
-    with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(ShardWriter(root, stage, shard)) for shard in range(shards)]
-        for row in rows:
-            writers[shard_of(row.id, shards)].add(row)
-        return [writer.publish(digest([source.model_dump() for source in sources])) for writer in writers]
-
-
 async def run_job(
     config: RunConfig, job: Job, model: ChatModel, on_progress: OnProgress | None = None
 ) -> ShardReport:
@@ -155,7 +113,8 @@ def job_of(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
     return build(config, stage, shard, identity)
 
 
-def _inputs(config: RunConfig, shard: int, *stages: str) -> list[str | None]:
+def inputs(config: RunConfig, shard: int, *stages: str) -> list[str | None]:
+    """SHA-256 of the rows that stages have published for a shard; None for one that is not there."""
     return [file_sha256(rows_file(config.root, stage, shard)) for stage in stages]
 
 
@@ -188,9 +147,7 @@ def _generate(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
         shard,
         read_rows(rows_file(config.root, "prompts", shard), Prompt),
         generate_step(policy, seed=config.seed, stage=stage),
-        digest(
-            _inputs(config, shard, "prompts"), policy.model_dump(exclude={"model"}), config.seed, identity
-        ),
+        digest(inputs(config, shard, "prompts"), policy.model_dump(exclude={"model"}), config.seed, identity),
     )
 
 
@@ -203,7 +160,7 @@ def _revise(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
         shard,
         (reply for reply in replies if reply.sample == 0),
         revise_step(config.critic, constitution, templates, seed=config.seed),
-        digest(_inputs(config, shard, "generate"), critic, config.seed, wording, identity),
+        digest(inputs(config, shard, "generate"), critic, config.seed, wording, identity),
     )
 
 
@@ -220,7 +177,7 @@ def _judge(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
         shard,
         comparisons(read_rows(rows_file(config.root, origin, shard), Reply), revisions, sources),
         judge_step(config.judge, constitution, templates, seed=config.seed, stage=stage),
-        digest(_inputs(config, shard, origin, "revise"), judge, config.seed, sources, wording, identity),
+        digest(inputs(config, shard, origin, "revise"), judge, config.seed, sources, wording, identity),
     )
 
 
@@ -234,7 +191,7 @@ def _evaluate(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
         shard,
         read_rows(rows_file(config.root, "held-out", shard), Prompt),
         generate_step(policy, seed=config.seed, stage="evaluate"),  # the same seeds for every model
-        digest(_inputs(config, shard, "held-out"), policy.model_dump(), config.seed, identity),
+        digest(inputs(config, shard, "held-out"), policy.model_dump(), config.seed, identity),
     )
 
 
@@ -247,7 +204,7 @@ def _grade(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
         shard,
         read_rows(rows_file(config.root, origin, shard), Reply),
         grade_step(config.judge, templates, seed=config.seed),
-        digest(_inputs(config, shard, origin), judge, config.seed, templates, identity),
+        digest(inputs(config, shard, origin), judge, config.seed, templates, identity),
     )
 
 
@@ -258,32 +215,3 @@ def judged_sources(config: RunConfig, stage: str) -> tuple[PairSource, ...]:
     if config.recipe == "paper":
         return ("revision",)
     return tuple(dict.fromkeys((*config.pairs.sources, *(("revision",) if config.sft else ()))))
-
-
-def grade_by_rules(config: RunConfig, name: str) -> ShardReport:
-    """Grade one model's held-out replies by the exact rules of the embedded world."""
-    origin = f"evaluate-{name}"
-    replies = read_rows(rows_file(config.root, origin, 0), Reply)
-    inputs = digest(_inputs(config, 0, origin), "embedded")
-    return publish_rows(config.root, f"grade-{name}", 0, inputs, grade_embedded(replies))
-
-
-def label_pairs(config: RunConfig, shard: int) -> ShardReport:
-    """Publish the preference pairs of a shard."""
-    origin = "sft-judge" if config.recipe == "paper" else "judge"
-    judgments = read_rows(rows_file(config.root, origin, shard), Judgment)
-    if config.recipe == "direct" and "revision" not in config.pairs.sources:
-        judgments = (judgment for judgment in judgments if judgment.b.kind == "reply")
-    inputs = digest(_inputs(config, shard, origin), config.pairs.model_dump(mode="json"))
-    return publish_rows(config.root, "pairs", shard, inputs, pairs(judgments))
-
-
-def label_demonstrations(config: RunConfig, shard: int) -> ShardReport:
-    """Publish the SFT demonstrations of a shard."""
-    rows = demonstrations(
-        read_rows(rows_file(config.root, "revise", shard), Revision),
-        read_rows(rows_file(config.root, "judge", shard), Judgment),
-        config.pairs.reply_tags,
-    )
-    inputs = digest(_inputs(config, shard, "revise", "judge"), config.pairs.model_dump(mode="json"))
-    return publish_rows(config.root, "demonstrations", shard, inputs, rows)

@@ -1,16 +1,23 @@
-"""A shard of a stage that asks no model: rows and drops in, the same three files out as for any other stage."""
+"""The stages that ask no model: prompts, labels, grades by rules. They leave the same files as any other stage."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
-from cai.rows import Drop, Row
+from cai.config import RunConfig, SourceConfig
+from cai.evaluate.grade import grade_embedded
+from cai.pipeline import digest, inputs, rows_file
+from cai.rows import Drop, Judgment, Prompt, Reply, Revision, Row
 from cai.shard import ShardReport, finished, shard_paths, write_manifest
-from cai.store import RowsWriter
+from cai.sources import read_prompts, shard_of
+from cai.stages.pairs import demonstrations, pairs
+from cai.store import RowsWriter, read_rows
 
 
 class ShardWriter:
@@ -73,3 +80,70 @@ def publish_rows(root: Path, stage: str, shard: int, inputs_digest: str, rows: I
         for row in rows:
             writer.add(row)
         return writer.publish(inputs_digest)
+
+
+def write_prompts(config: RunConfig) -> list[ShardReport]:
+    """Read all sources once and publish the prompts, each in the shard that its id hashes to, with the drops.
+
+    A prompt that the evaluation holds out is dropped as `held_out`: no model may learn from it.
+    """
+    held_out = set()
+    if config.evaluate:
+        held_out = {_content(row) for row in read_prompts(config.evaluate.sources) if isinstance(row, Prompt)}
+    rows = (
+        Drop(id=row.id, stage="prompts", reason="held_out")
+        if isinstance(row, Prompt) and held_out and _content(row) in held_out
+        else row
+        for row in read_prompts(config.prompts)
+    )
+    return _publish_prompts(config.root, "prompts", rows, config.prompts, config.shards)
+
+
+def write_held_out(config: RunConfig, sources: Sequence[SourceConfig]) -> ShardReport:
+    """Publish the held-out prompts of the evaluation, as one shard."""
+    return _publish_prompts(config.root, "held-out", read_prompts(sources), sources, 1)[0]
+
+
+def _content(prompt: Prompt) -> bytes:
+    """Digest of a conversation, blind to case and white space."""
+    turns = "\x1f".join(f"{turn.role}:{' '.join(turn.content.lower().split())}" for turn in prompt.messages)
+    return hashlib.blake2b(turns.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _publish_prompts(
+    root: Path, stage: str, rows: Iterable[Prompt | Drop], sources: Sequence[SourceConfig], shards: int
+) -> list[ShardReport]:
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(ShardWriter(root, stage, shard)) for shard in range(shards)]
+        for row in rows:
+            writers[shard_of(row.id, shards)].add(row)
+        return [writer.publish(digest([source.model_dump() for source in sources])) for writer in writers]
+
+
+def grade_by_rules(config: RunConfig, name: str) -> ShardReport:
+    """Grade one model's held-out replies by the exact rules of the embedded world."""
+    origin = f"evaluate-{name}"
+    replies = read_rows(rows_file(config.root, origin, 0), Reply)
+    depends = digest(inputs(config, 0, origin), "embedded")
+    return publish_rows(config.root, f"grade-{name}", 0, depends, grade_embedded(replies))
+
+
+def label_pairs(config: RunConfig, shard: int) -> ShardReport:
+    """Publish the preference pairs of a shard."""
+    origin = "sft-judge" if config.recipe == "paper" else "judge"
+    judgments = read_rows(rows_file(config.root, origin, shard), Judgment)
+    if config.recipe == "direct" and "revision" not in config.pairs.sources:
+        judgments = (judgment for judgment in judgments if judgment.b.kind == "reply")
+    depends = digest(inputs(config, shard, origin), config.pairs.model_dump(mode="json"))
+    return publish_rows(config.root, "pairs", shard, depends, pairs(judgments))
+
+
+def label_demonstrations(config: RunConfig, shard: int) -> ShardReport:
+    """Publish the SFT demonstrations of a shard."""
+    rows = demonstrations(
+        read_rows(rows_file(config.root, "revise", shard), Revision),
+        read_rows(rows_file(config.root, "judge", shard), Judgment),
+        config.pairs.reply_tags,
+    )
+    depends = digest(inputs(config, shard, "revise", "judge"), config.pairs.model_dump(mode="json"))
+    return publish_rows(config.root, "demonstrations", shard, depends, rows)

@@ -11,8 +11,8 @@ from cai.config import RunConfig
 from cai.config_file import override_config
 from cai.errors import ConfigError
 from cai.evaluate.summary import write_evaluation
-from cai.pipeline import grade_by_rules, write_held_out
 from cai.preflight import preflight
+from cai.publish import grade_by_rules, write_held_out
 from cai.shard import ShardReport
 from flows.artifacts import key_of, publish_stage
 from flows.common import TASK, Endpoints, run_shard_stage, run_stages, with_policy

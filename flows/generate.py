@@ -8,8 +8,8 @@ from prefect import flow, task
 
 from cai.config import RunConfig
 from cai.config_file import override_config
-from cai.pipeline import write_prompts
 from cai.preflight import preflight
+from cai.publish import write_prompts
 from cai.report.status import run_status
 from cai.shard import ShardReport
 from flows.artifacts import publish_stage

@@ -9,8 +9,8 @@ from prefect import flow, task
 from cai.config import RunConfig
 from cai.config_file import override_config
 from cai.export import export_run
-from cai.pipeline import label_demonstrations, label_pairs
 from cai.preflight import preflight
+from cai.publish import label_demonstrations, label_pairs
 from cai.shard import ShardReport
 from flows.artifacts import publish_stage
 from flows.common import TASK, Endpoints, run_shard_stage, run_stages

@@ -13,6 +13,7 @@ from prefect import flow
 
 from cai.config import RunConfig
 from cai.config_file import override_config
+from cai.pipeline import judged_sources
 from cai.preflight import preflight
 from cai.report.page import write_report
 from cai.report.status import run_status
@@ -41,15 +42,16 @@ async def pipeline(config: RunConfig, overrides: list[str] | None = None) -> dic
             await held_out_task(config)
             stages["evaluate-base"] = evaluate_task  # while the base model is being served anyway
         await run_stages(config, stages)
+        parts = ["sft"] if "revision" in judged_sources(config, "judge") else []
+        dataset = await export_task(config, parts if config.recipe == "paper" else [*parts, "preference"])
         base = config.models[config.policy.model].model
         if config.sft:
-            await export_task(config, ["sft"])
             await train_task(config, "sft", base)
             base = str(checkpoint(config, "sft"))
         if config.recipe == "paper":
             policy = with_policy(config, "sft", checkpoint(config, "sft"))
             await run_stages(policy, {"sft-generate": generate_task, "sft-judge": judge_task})
-        dataset = await export_task(config, ["preference"])
+            dataset = await export_task(config, ["preference"])
         if config.dpo:
             await train_task(config, "dpo", base)
         if config.evaluate:
