@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cai.config import RunConfig
 from cai.config_file import load_config, override_config
@@ -100,3 +101,10 @@ def test_a_stored_config_reads_back_equal(tmp_path: Path) -> None:
 def test_shipped_configs_are_valid(path: Path) -> None:
     """Every config that we ship loads."""
     assert load_config(path).name
+
+
+def test_the_deployment_is_the_demo() -> None:
+    """The parameters of the deployment are the demo's config under another name."""
+    deployment = yaml.safe_load((CONFIGS.parent / "prefect.yaml").read_text())["deployments"][0]
+    config = RunConfig.model_validate(deployment["parameters"]["config"])
+    assert config.model_copy(update={"name": "demo"}) == load_config(CONFIGS / "embedded.yaml")

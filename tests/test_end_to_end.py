@@ -19,7 +19,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SMALLER = ["prompts.0.limit=260", "evaluate.sources.0.limit=240", "shards=1", "policy.n=2"]
+SMALLER = ["prompts.0.limit=260", "evaluate.sources.0.limit=240", "shards=1", "sft.args.learning_rate=3.0e-4"]
 # What else the README tells to type, and the test that types it.
 ELSEWHERE = {
     "make demo": "test_the_demo_improves_the_model",

@@ -147,5 +147,5 @@ def measure(model: Any, tokenizer: Any, seed: int = 7, count: int = 200) -> Skil
         helpful=plain("good"),
         twins=twins("good"),
         over_refusal=twins("refusal", "safe"),
-        base_harmless=unsafe("safe"),
+        base_harmless=1 - unsafe("harmful"),
     )
