@@ -184,11 +184,17 @@ class RunConfig(Section):
             raise ValueError(
                 "recipe 'paper' samples from the SFT model, so it needs both 'sft' and 'dpo' sections"
             )
-        if (self.sft or self.dpo or self.recipe == "paper") and self.models[
-            self.policy.model
-        ].backend != "vllm":
+        policy = self.models[self.policy.model]
+        if (self.sft or self.dpo) and policy.backend != "vllm":
+            raise ValueError("sft/dpo train the policy's weights; give the policy a vllm model, or drop both")
+        if (self.sft or self.dpo) and (self.evaluate or self.recipe == "paper") and policy.managed is None:
             raise ValueError(
-                "sft/dpo train the policy's weights; give the policy a vllm model, or drop sft and dpo"
+                f"models.{self.policy.model}: a trained policy is served again, to be sampled or evaluated; "
+                "give it 'managed' instead of 'endpoint'"
+            )
+        if taken := {"sft", "dpo"} & set(self.models):
+            raise ValueError(
+                f"models: the name {min(taken)!r} is kept for the trained policy; choose another"
             )
         return self
 

@@ -16,10 +16,10 @@ FREE_BYTES = 200 * 1024 * 1024  # less than this and a run would die in the midd
 
 
 @contextlib.contextmanager
-def start_run(config: RunConfig) -> Iterator[None]:
-    """Hold the run's folder, and store the resolved config and constitution in it.
+def hold_run(config: RunConfig) -> Iterator[None]:
+    """Hold the run's folder for the block.
 
-    Raises StoreError where another process holds the folder, ConfigError where there is no space.
+    Raises StoreError where another process holds it, ConfigError where it cannot be written or is full.
     """
     try:
         config.root.mkdir(parents=True, exist_ok=True)
@@ -33,6 +33,13 @@ def start_run(config: RunConfig) -> Iterator[None]:
             f"{config.root}: only {free // 2**20} MiB of disk space left; free some, or set 'outputs'"
         )
     with held(config.root / "run.lock", f"the run {config.root}"):
+        yield
+
+
+@contextlib.contextmanager
+def start_run(config: RunConfig) -> Iterator[None]:
+    """Hold the run's folder, and store the resolved config and constitution in it; the run counts as unfinished."""
+    with hold_run(config):
         write_json(config.root / "config.json", config)
         write_json(config.root / "constitution.json", load_constitution(config.constitution))
         write_json(config.root / "summary.json", {"state": "unfinished"})

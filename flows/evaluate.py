@@ -13,6 +13,7 @@ from cai.errors import ConfigError
 from cai.evaluate.summary import write_evaluation
 from cai.preflight import preflight
 from cai.publish import grade_by_rules, write_held_out
+from cai.runfolder import hold_run
 from cai.shard import ShardReport
 from flows.artifacts import key_of, publish_stage
 from flows.common import TASK, Endpoints, run_shard_stage, run_stages, with_policy
@@ -75,4 +76,5 @@ async def evaluate(config: RunConfig, overrides: list[str] | None = None) -> dic
     """Evaluate the models of a run that has been trained."""
     config = override_config(config, overrides or [])
     await preflight(config)
-    return await evaluate_models(config)
+    with hold_run(config):
+        return await evaluate_models(config)

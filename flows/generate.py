@@ -11,6 +11,7 @@ from cai.config_file import override_config
 from cai.preflight import preflight
 from cai.publish import write_prompts
 from cai.report.status import run_status
+from cai.runfolder import start_run
 from cai.shard import ShardReport
 from flows.artifacts import publish_stage
 from flows.common import TASK, Endpoints, run_shard_stage, run_stages
@@ -35,6 +36,7 @@ async def generate(config: RunConfig, overrides: list[str] | None = None) -> dic
     """Prompts and replies of a run, and nothing more."""
     config = override_config(config, overrides or [])
     await preflight(config)
-    await prompts_task(config)
-    await run_stages(config, {"generate": generate_task})
+    with start_run(config):
+        await prompts_task(config)
+        await run_stages(config, {"generate": generate_task})
     return dict(run_status(config.root)["stages"])

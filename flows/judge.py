@@ -11,6 +11,7 @@ from cai.config_file import override_config
 from cai.export import export_run
 from cai.preflight import preflight
 from cai.publish import label_demonstrations, label_pairs
+from cai.runfolder import start_run
 from cai.shard import ShardReport
 from flows.artifacts import publish_stage
 from flows.common import TASK, Endpoints, run_shard_stage, run_stages
@@ -41,6 +42,7 @@ async def judge(config: RunConfig, overrides: list[str] | None = None) -> dict[s
     """A run up to its dataset, without training. The paper recipe judges SFT samples, so it needs the pipeline."""
     config = override_config(config, [*(overrides or []), "recipe=direct"])
     await preflight(config)
-    await prompts_task(config)
-    await run_stages(config, {"generate": generate_task, "revise": revise_task, "judge": judge_task})
-    return await export_task(config, ["preference", "sft"])
+    with start_run(config):
+        await prompts_task(config)
+        await run_stages(config, {"generate": generate_task, "revise": revise_task, "judge": judge_task})
+        return await export_task(config, ["preference", "sft"])

@@ -10,6 +10,7 @@ from cai.config import RunConfig
 from cai.config_file import override_config
 from cai.preflight import preflight
 from cai.report.status import run_status
+from cai.runfolder import start_run
 from cai.shard import ShardReport
 from flows.common import TASK, Endpoints, run_shard_stage, run_stages
 from flows.generate import generate_task, prompts_task
@@ -26,6 +27,7 @@ async def revise(config: RunConfig, overrides: list[str] | None = None) -> dict[
     """A run up to its revisions; replies that are there already are not asked again."""
     config = override_config(config, overrides or [])
     await preflight(config)
-    await prompts_task(config)
-    await run_stages(config, {"generate": generate_task, "revise": revise_task})
+    with start_run(config):
+        await prompts_task(config)
+        await run_stages(config, {"generate": generate_task, "revise": revise_task})
     return dict(run_status(config.root)["stages"])

@@ -15,6 +15,7 @@ from cai.config_file import override_config
 from cai.errors import ConfigError
 from cai.export import part_file
 from cai.preflight import preflight
+from cai.runfolder import hold_run
 from cai.train.launch import launch
 from flows.artifacts import key_of
 from flows.common import TASK, board
@@ -69,9 +70,10 @@ async def train(config: RunConfig, overrides: list[str] | None = None) -> dict[s
     await preflight(config)
     base = config.models[config.policy.model].model
     found: dict[str, Any] = {}
-    if config.sft:
-        found["sft"] = await train_task(config, "sft", base)
-        base = str(checkpoint(config, "sft"))
-    if config.dpo:
-        found["dpo"] = await train_task(config, "dpo", base)
+    with hold_run(config):
+        if config.sft:
+            found["sft"] = await train_task(config, "sft", base)
+            base = str(checkpoint(config, "sft"))
+        if config.dpo:
+            found["dpo"] = await train_task(config, "dpo", base)
     return found

@@ -57,6 +57,16 @@ def load(tmp_path: Path, text: str, *overrides: str) -> RunConfig:
         ('endpoint: "http://localhost:1/v1"', "max_concurrency: 4", r"exactly one of 'endpoint'"),
         ("name: small", "name: ../small", r"run\.yaml:1: name: "),
         ("name: small", "name: small\nrecipe: paper", r"needs both 'sft' and 'dpo'"),
+        (
+            "name: small",
+            "name: small\nsft: {}\nevaluate: {grader: judge, sources: [{path: e}]}",
+            r"'managed' instead of",
+        ),
+        (
+            "  m: {backend",
+            "  sft: {backend: openai, model: x}\n  m: {backend",
+            r"'sft' is kept for the trained policy",
+        ),
         ("judge:", "judge: [", r"run\.yaml:\d+: not valid YAML"),
     ],
 )

@@ -131,7 +131,7 @@ def test_readme_commands(demo: Path) -> None:
     assert len(commands) > 8
     for command in commands:
         if command not in ELSEWHERE:
-            extra = smaller if " eval " in command else []
+            extra = smaller if " eval " in command or " train " in command else []
             run([*command.split(), *extra], demo)
     for block in re.findall(r"```python\n(.*?)```", README, re.S):
         run([sys.executable, "-c", block], demo)
