@@ -1,4 +1,4 @@
-"""What every flow shares: serving models, running stages over shards, and artifacts.
+"""What every flow shares: stages run over shards, each as a task.
 
 A task is one stage over one shard: names and numbers in, a report out; never rows, clients or secrets.
 Retries and result caching stay off: the backend has the one retry policy, our manifests know what is done.
@@ -7,93 +7,42 @@ Retries and result caching stay off: the backend has the one retry policy, our m
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from prefect.cache_policies import NO_CACHE
-from rich.console import Console
 
 from cai.config import RunConfig
-from cai.models import open_model
-from cai.models.base import ChatModel, Completion, Request
-from cai.models.managed import managed_server
 from cai.pipeline import is_done, job_of, role_of, run_job, shards_of
-from cai.report.progress import Board
+from cai.report.status import shard_reports, summed
 from cai.shard import ShardReport
 from flows.artifacts import publish_stage
+from flows.serving import Endpoints, board, opened, serving
 
 TASK: dict[str, Any] = {"retries": 0, "cache_policy": NO_CACHE, "persist_result": False}
 ACTIVE_SHARDS = (
     4  # enough that one shard's last calls never leave the engine idle, few enough to bound memory
 )
 
-Endpoints = dict[str, str]
 ShardTask = Callable[[RunConfig, str, int, Endpoints], Awaitable[ShardReport]]
-board = Board(Console(stderr=True))
-_gates: dict[tuple[str, int], asyncio.Semaphore] = {}
-
-
-class _Gated:
-    """A model behind the process-wide limit of its config, so that shards share one bound on calls in flight."""
-
-    def __init__(self, model: ChatModel, gate: asyncio.Semaphore) -> None:
-        self._model, self._gate = model, gate
-
-    @property
-    def identity(self) -> str:
-        return self._model.identity
-
-    async def complete(self, request: Request) -> Completion:
-        async with self._gate:
-            return await self._model.complete(request)
-
-    async def close(self) -> None:
-        await self._model.close()
-
-
-@contextlib.asynccontextmanager
-async def opened(config: RunConfig, name: str, endpoints: Endpoints) -> AsyncIterator[ChatModel]:
-    """A client of the model `name`, closed at the end; calls in flight are bounded over all its clients."""
-    limit = config.models[name].max_concurrency
-    gate = _gates.setdefault((name, id(asyncio.get_running_loop())), asyncio.Semaphore(limit))
-    model = open_model(name, config.models[name], endpoint=endpoints.get(name))
-    try:
-        yield _Gated(model, gate)
-    finally:
-        await model.close()
-
-
-@contextlib.asynccontextmanager
-async def serving(config: RunConfig, names: Sequence[str]) -> AsyncIterator[Endpoints]:
-    """Start the managed servers among `names`; yields their endpoints, stops them at the end whatever happens."""
-    async with contextlib.AsyncExitStack() as stack:
-        endpoints: Endpoints = {}
-        for name in dict.fromkeys(names):
-            model = config.models[name]
-            if model.managed is not None:
-                log = config.root / "logs" / f"vllm-{name}.log"
-                board.say(f"serving {name} ({model.model}) with vLLM; log {log}")
-                endpoints[name] = await stack.enter_async_context(
-                    managed_server(model.model, model.managed, log)
-                )
-        yield endpoints
-
-
-def with_policy(config: RunConfig, name: str, weights: Path) -> RunConfig:
-    """The config with a trained checkpoint as its policy, served like the model that it was trained from."""
-    served = config.models[config.policy.model].model_copy(update={"model": str(weights)})
-    policy = config.policy.model_copy(update={"model": name})
-    return config.model_copy(update={"models": {**config.models, name: served}, "policy": policy})
 
 
 async def run_shard_stage(config: RunConfig, stage: str, shard: int, endpoints: Endpoints) -> ShardReport:
     """The body of every stage task."""
     async with opened(config, role_of(config, stage), endpoints) as model:
-        update = board.stage(stage, None)
+        update = board.stage(stage, expected_rows(config, stage))
         job = job_of(config, stage, shard, model.identity)
         return await run_job(config, job, model, lambda progress: update(shard, progress))
+
+
+def expected_rows(config: RunConfig, stage: str) -> int | None:
+    """How many rows a stage will read, for its progress bar; None where only reading them tells (judging)."""
+    origin = {"generate": "prompts", "revise": "prompts", "sft-generate": "prompts"}.get(stage)
+    if stage.startswith("evaluate-"):
+        origin = "held-out"
+    elif stage.startswith("grade-"):
+        origin = stage.replace("grade-", "evaluate-")
+    return summed(shard_reports(config.root, origin))["rows_out"] if origin else None
 
 
 async def run_stages(config: RunConfig, tasks: Mapping[str, ShardTask]) -> None:

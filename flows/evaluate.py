@@ -16,7 +16,8 @@ from cai.publish import grade_by_rules, write_held_out
 from cai.runfolder import hold_run
 from cai.shard import ShardReport
 from flows.artifacts import key_of, publish_stage
-from flows.common import TASK, Endpoints, run_shard_stage, run_stages, with_policy
+from flows.common import TASK, run_shard_stage, run_stages
+from flows.serving import Endpoints, with_policy
 from flows.train import checkpoint
 
 

@@ -14,7 +14,8 @@ from cai.report.status import run_status
 from cai.runfolder import start_run
 from cai.shard import ShardReport
 from flows.artifacts import publish_stage
-from flows.common import TASK, Endpoints, run_shard_stage, run_stages
+from flows.common import TASK, run_shard_stage, run_stages
+from flows.serving import Endpoints
 
 
 @task(name="prompts", **TASK)

@@ -14,9 +14,10 @@ from cai.publish import label_demonstrations, label_pairs
 from cai.runfolder import start_run
 from cai.shard import ShardReport
 from flows.artifacts import publish_stage
-from flows.common import TASK, Endpoints, run_shard_stage, run_stages
+from flows.common import TASK, run_shard_stage, run_stages
 from flows.generate import generate_task, prompts_task
 from flows.revise import revise_task
+from flows.serving import Endpoints
 
 
 @task(name="judge", task_run_name="{stage}-{shard}", **TASK)

@@ -18,11 +18,12 @@ from cai.preflight import preflight
 from cai.report.page import write_report
 from cai.report.status import run_status
 from cai.runfolder import finish_run, start_run
-from flows.common import run_stages, with_policy
+from flows.common import run_stages
 from flows.evaluate import evaluate_models, evaluate_task, held_out_task
 from flows.generate import generate_task, prompts_task
 from flows.judge import export_task, judge_task
 from flows.revise import revise_task
+from flows.serving import with_policy
 from flows.train import checkpoint, train_task
 
 

@@ -18,7 +18,8 @@ from cai.preflight import preflight
 from cai.runfolder import hold_run
 from cai.train.launch import launch
 from flows.artifacts import key_of
-from flows.common import TASK, board
+from flows.common import TASK
+from flows.serving import board
 
 PART = {"sft": "sft", "dpo": "preference"}
 

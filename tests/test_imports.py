@@ -64,7 +64,7 @@ def test_the_base_knows_nothing() -> None:
 @pytest.mark.parametrize("file", files("flows"), ids=lambda file: file.name)
 def test_flow_files_are_short(file: Path) -> None:
     """A flow reads top to bottom on a few pages."""
-    assert len(file.read_text().splitlines()) <= 170
+    assert len(file.read_text().splitlines()) <= 150
 
 
 @pytest.mark.parametrize(
