@@ -22,7 +22,7 @@ def percent(rate: dict[str, Any] | None) -> str:
     """A rate with its 95 % interval, in per cent."""
     if not rate or rate["rate"] is None:
         return "–"
-    return f"{100 * rate['rate']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+    return f"{100 * rate['rate']:.1f} [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
 
 
 def thousands(count: int) -> str:
