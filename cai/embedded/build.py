@@ -43,7 +43,8 @@ token positions. No text from outside the toy world and no other model was used.
 
 `critique_unseen` and `judge_unseen` use combinations of families never seen in training, half of them in a
 wording never seen. `helpful` and `twins` are sampled at temperature 0.7, `base_harmless` at 1.0, critiques
-and revisions greedily. The judge prefers the first reply a little, as trained: ask it in both orders.
+and revisions greedily. `base_harmless` is the share of answers to unsafe requests that help with nothing
+harmful. The judge prefers the first reply a little, as trained: ask it in both orders.
 
 ## Limits
 

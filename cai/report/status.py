@@ -11,6 +11,7 @@ import orjson
 from cai.errors import ConfigError
 from cai.shard import ShardReport, read_manifest
 
+MODELS = ("base", "sft", "dpo")
 STAGES = ("prompts", "generate", "revise", "judge", "sft-generate", "sft-judge", "pairs", "demonstrations")
 
 
@@ -48,9 +49,7 @@ def run_status(root: Path) -> dict[str, Any]:
     """Everything `cai status --json` prints. Raises ConfigError where `root` is not a run."""
     if not (root / "config.json").is_file():
         raise ConfigError(f"{root}: not a run (no config.json); runs lie in outputs/<name>")
-    evaluated = sorted(path.name for path in root.glob("evaluate-*") if path.is_dir())
-    graded = sorted(path.name for path in root.glob("grade-*") if path.is_dir())
-    names = [*STAGES, "held-out", *evaluated, *graded]
+    names = [*STAGES, "held-out", *(f"{what}-{model}" for what in ("evaluate", "grade") for model in MODELS)]
     stages = {name: summed(reports) for name in names if (reports := shard_reports(root, name))}
     training = {
         kind: report
