@@ -48,11 +48,6 @@ class Job(NamedTuple):
     inputs_digest: str
 
 
-def stages_of(config: RunConfig) -> tuple[list[str], list[str]]:
-    """The stages that ask a model, in order: those before SFT, and (paper recipe) those that sample the SFT model."""
-    return ["generate", "revise", "judge"], ["sft-generate", "sft-judge"] if config.recipe == "paper" else []
-
-
 def role_of(config: RunConfig, stage: str) -> str:
     """The name of the model that a stage asks."""
     role = "judge" if stage.startswith("grade-") else ROLE.get(stage, "policy")
