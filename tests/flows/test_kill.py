@@ -60,8 +60,8 @@ async def test_kill_and_resume(tmp_path: Path) -> None:
             config.write_text(json.dumps(small_config(folder, server.openai_url)))
             for at in sorted(random.Random(7).sample(range(10, 150), kills)):
                 process = start(config, tmp_path / "prefect")
-                if await until_calls(server, process, at):
-                    os.killpg(process.pid, signal.SIGKILL)
+                assert await until_calls(server, process, at), "the run ended before it could be killed"
+                os.killpg(process.pid, signal.SIGKILL)
                 await finish(process)
             errors = await finish(last := start(config, tmp_path / "prefect"))
             assert last.returncode == 0, errors.decode()
