@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cai.rows import VerdictMethod
+
 Yaml = dict[str, Any]
 
 
@@ -116,15 +118,56 @@ class CriticConfig(Section):
 
 
 class JudgeConfig(Section):
-    """Who labels preferences: both orders for each of `principles` drawn principles, kept from `threshold` on.
+    """Who labels preferences: both orders for each of `principles` drawn principles, kept from a threshold on.
 
-    `threshold`: smallest max(p, 1-p) of a label that is kept.
+    One of `model` (one judge), `jury` (all of them judge, their log-odds are pooled) and `cascade` (the first
+    judges; the next is asked only where the one before gave no label). `method`: how p is got, from the
+    `logprobs` of a one-token answer, a `stated` confidence, or the share among `samples` sampled answers; null:
+    logprobs where the model gives them, else stated. `reasoning`: the judge thinks in words before it answers.
+    `threshold`: smallest max(p, 1-p) of a label that is kept. `target_accuracy`: choose the threshold on the
+    rows of `calibration` so that kept labels are right at least this often, with the probability `risk` of
+    breaking that promise. `calibration`: file from `cai judge calibrate`, for this very judge. `labelled`: pairs
+    with a known better reply (default: the constitution's tests), on which `require_qualification` has the judge
+    checked before it may label. `clamp`: largest p that a label carries into the dataset.
     """
 
-    model: str
+    model: str | None = None
+    jury: tuple[str, ...] = ()
+    cascade: tuple[str, ...] = ()
     sampling: SamplingConfig = SamplingConfig(temperature=0.0)
     principles: int = Field(1, ge=1)
+    method: VerdictMethod | None = None
+    samples: int = Field(5, ge=2)
+    reasoning: bool = False
     threshold: float = Field(0.7, ge=0.5, le=1.0)
+    target_accuracy: float | None = Field(None, gt=0.5, lt=1)
+    risk: float = Field(0.1, gt=0, lt=0.5)
+    calibration: str | None = None
+    labelled: str | None = None
+    require_qualification: bool = False
+    clamp: float | None = Field(None, gt=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def _who(self) -> JudgeConfig:
+        if sum(map(bool, (self.model, self.jury, self.cascade))) != 1:
+            raise ValueError("give exactly one of 'model', 'jury' and 'cascade'")
+        for name in ("jury", "cascade"):
+            members = getattr(self, name)
+            if members and (len(members) < 2 or len(set(members)) < len(members)):
+                raise ValueError(f"{name}: {list(members)} needs two or more different models")
+        if self.target_accuracy is not None and self.calibration is None:
+            raise ValueError("target_accuracy is chosen on labelled rows; give 'calibration'")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """The key that names the judges."""
+        return "judge.model" if self.model else "judge.jury" if self.jury else "judge.cascade"
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The names of all judging models, in order."""
+        return (self.model,) if self.model else self.jury or self.cascade
 
 
 class PairsConfig(Section):
@@ -176,10 +219,10 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        for role in ("policy", "critic", "judge"):
-            name = getattr(self, role).model
+        roles = [("policy.model", self.policy.model), ("critic.model", self.critic.model)]
+        for role, name in (*roles, *((self.judge.kind, name) for name in self.judge.judges)):
             if name not in self.models:
-                raise ValueError(f"{role}.model: {name!r} is not under 'models' ({', '.join(self.models)})")
+                raise ValueError(f"{role}: {name!r} is not under 'models' ({', '.join(self.models)})")
         if self.recipe == "paper" and (self.sft is None or self.dpo is None):
             raise ValueError(
                 "recipe 'paper' samples from the SFT model, so it needs both 'sft' and 'dpo' sections"

@@ -71,7 +71,8 @@ def _write_card(config: RunConfig, counts: dict[str, int], drops: Counter[tuple[
         for part, count in counts.items()
         if count
     ]
-    roles = {role: getattr(config, role).model for role in ("policy", "critic", "judge")}
+    roles = {"policy": config.policy.model, "critic": config.critic.model}
+    roles |= {f"judge {n}" if n > 1 else "judge": name for n, name in enumerate(config.judge.judges, 1)}
     text = environment.get_template("dataset_card.md.j2").render(
         name=config.name,
         version=__version__,

@@ -17,6 +17,7 @@ import orjson
 from cai.config import PolicyConfig, RunConfig
 from cai.constitution import Constitution, load_constitution
 from cai.evaluate.grade import grade_step
+from cai.judge.label import JudgeRule
 from cai.models.base import ChatModel
 from cai.prompts import load_templates
 from cai.rows import Prompt, Reply, Revision, Row
@@ -51,7 +52,7 @@ class Job(NamedTuple):
 def role_of(config: RunConfig, stage: str) -> str:
     """The name of the model that a stage asks."""
     role = "judge" if stage.startswith("grade-") else ROLE.get(stage, "policy")
-    return str(getattr(config, role).model)
+    return config.judge.judges[-1] if role == "judge" else str(getattr(config, role).model)
 
 
 def shards_of(config: RunConfig, stage: str) -> int:
@@ -171,7 +172,15 @@ def _judge(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
         stage,
         shard,
         comparisons(read_rows(rows_file(config.root, origin, shard), Reply), revisions, sources),
-        judge_step(config.judge, constitution, templates, seed=config.seed, stage=stage),
+        judge_step(
+            config.judge,
+            role_of(config, stage),
+            JudgeRule(config.judge.threshold),
+            constitution,
+            templates,
+            seed=config.seed,
+            stage=stage,
+        ),
         digest(inputs(config, shard, origin, "revise"), judge, config.seed, sources, wording, identity),
     )
 

@@ -32,10 +32,10 @@ def check_inputs(config: RunConfig) -> None:
         raise ConfigError(
             f"evaluate.grader: judge needs the template {min(missing)}.txt, not in {config.templates!r}"
         )
-    for role in ("policy", "critic", "judge"):
-        section = getattr(config, role)
-        check_sampling(config.models[section.model], section.sampling.temperature, section.sampling.top_p)
-    for name in {config.policy.model, config.critic.model, config.judge.model}:
+    roles = [(config.policy.model, config.policy.sampling), (config.critic.model, config.critic.sampling)]
+    for name, sampling in (*roles, *((judge, config.judge.sampling) for judge in config.judge.judges)):
+        check_sampling(config.models[name], sampling.temperature, sampling.top_p)
+    for name in {config.policy.model, config.critic.model, *config.judge.judges}:
         _check_model(name, config.models[name])
     for source in (*config.prompts, *(config.evaluate.sources if config.evaluate else ())):
         if source.path is not None:
@@ -56,7 +56,7 @@ async def preflight(config: RunConfig) -> None:
         sections["dpo"] = config.dpo
     if sections:
         check_args(sections)
-    for name in {config.policy.model, config.critic.model, config.judge.model}:
+    for name in {config.policy.model, config.critic.model, *config.judge.judges}:
         await _check_endpoint(name, config.models[name])
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "refusal", "content_filter"]
+VerdictMethod = Literal["logprobs", "stated", "samples"]
 JudgmentState = Literal["labelled", "below_threshold", "inconsistent", "tie", "unparsed", "refused"]
 
 
@@ -94,18 +95,25 @@ class Comparison(Row):
 
 
 class Verdict(Row):
-    """One judge call: the probability that candidate *a* (not the first shown) is better, or why there is none."""
+    """One judge's answer under one principle in one order: the probability that candidate *a* (not the first
+    shown) is better, or why there is none. `judge`: its name in the run config.
+    """
 
+    judge: str
     principle: str
     order: Literal["ab", "ba"]
     p: float | None
-    method: Literal["logprobs", "stated"]
+    method: VerdictMethod
     failure: Literal["unparsed", "refused"] | None = None
-    call: str
+    calls: tuple[str, ...]
 
 
 class Judgment(Row):
-    """All verdicts on one pair and the label they add up to. `p` is P(a better); None where it is unscored."""
+    """All verdicts on one pair and the label they add up to.
+
+    `p` is P(a better), calibrated where the run has a calibration; `p_raw` is what the judge itself said. Both
+    are None where the pair is unscored.
+    """
 
     id: str
     prompt: Prompt
@@ -113,8 +121,8 @@ class Judgment(Row):
     b: Candidate
     verdicts: tuple[Verdict, ...]
     p: float | None
+    p_raw: float | None
     state: JudgmentState
-    judge: str
 
 
 class Pair(Row):

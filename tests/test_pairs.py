@@ -44,9 +44,9 @@ def revision(of: Reply, final: str, violated: bool = True) -> Revision:
 
 def judgment(a: Reply, b: Candidate, p: float | None, state: JudgmentState = "labelled") -> Judgment:
     first = Candidate(id=a.id, kind="reply", text=a.text)
-    verdict = Verdict(principle="kind", order="ab", p=p, method="logprobs", call="c")
+    verdict = Verdict(judge="j", principle="kind", order="ab", p=p, method="logprobs", calls=("c",))
     return Judgment(
-        id=f"{a.id}~{b.id}", prompt=a.prompt, a=first, b=b, verdicts=(verdict,), p=p, state=state, judge="j"
+        id=f"{a.id}~{b.id}", prompt=a.prompt, a=first, b=b, verdicts=(verdict,), p=p, p_raw=p, state=state
     )  # fmt: skip
 
 

@@ -47,7 +47,9 @@ def write_report(config: RunConfig) -> Path:
         status=status,
         metrics=METRICS,
         models={
-            role: config.models[getattr(config, role).model].model for role in ("policy", "critic", "judge")
+            "policy": config.models[config.policy.model].model,
+            "critic": config.models[config.critic.model].model,
+            "judge": ", ".join(config.models[name].model for name in config.judge.judges),
         },
         rows={name: [percent(rates.get(metric)) for metric in METRICS] for name, rates in evaluation.items()},
         drawn=drawn,

@@ -14,12 +14,13 @@ from typing import Literal
 from cai.calls import Ask
 from cai.config import JudgeConfig
 from cai.constitution import Constitution, Principle, draw
-from cai.judge.label import label
+from cai.judge.label import JudgeRule, label
 from cai.models.base import Completion, Request, derive_seed
 from cai.prompts import Templates, compare_messages
 from cai.rows import Candidate, Comparison, Drop, Judgment, Reply, Revision, Verdict
 
 PairSource = Literal["samples", "revision"]
+Order = Literal["ab", "ba"]
 
 
 def comparisons(
@@ -58,25 +59,41 @@ def _comparison(a: Reply, b: Candidate) -> Comparison:
     return Comparison(id=f"{first.id}~{b.id}", prompt=a.prompt, a=first, b=b)
 
 
-def read_verdict(completion: Completion, call: str, principle: str, order: Literal["ab", "ba"]) -> Verdict:
+def read_verdict(completion: Completion, call: str, judge: str, principle: str, order: Order) -> Verdict:
     """One answer as P(a better): the probability of `A` where a was shown first, of `B` where b was."""
     probs = completion.choice_probs
-    method = completion.choice_method or "logprobs"
+    failure: Literal["refused", "unparsed"] | None = None
     if completion.finish_reason in ("refusal", "content_filter"):
-        return Verdict(principle=principle, order=order, p=None, method=method, failure="refused", call=call)
-    if probs is None:
-        return Verdict(principle=principle, order=order, p=None, method=method, failure="unparsed", call=call)
+        failure, probs = "refused", None
+    elif probs is None:
+        failure = "unparsed"
     return Verdict(
-        principle=principle, order=order, p=probs["A" if order == "ab" else "B"], method=method, call=call
+        judge=judge,
+        principle=principle,
+        order=order,
+        p=probs["A" if order == "ab" else "B"] if probs else None,
+        method=completion.choice_method or "logprobs",
+        failure=failure,
+        calls=(call,),
     )
 
 
 def judge_step(
-    judge: JudgeConfig, constitution: Constitution, templates: Templates, *, seed: int, stage: str
+    judge: JudgeConfig,
+    name: str,
+    rule: JudgeRule,
+    constitution: Constitution,
+    templates: Templates,
+    *,
+    seed: int,
+    stage: str,
 ) -> Callable[[Comparison, Ask], Awaitable[Sequence[Judgment | Drop]]]:
-    """The step that labels one comparison. Candidates of identical text are dropped before a call is spent."""
+    """The step in which the judge `name` labels one comparison.
 
-    async def ask_one(row: Comparison, principle: Principle, order: Literal["ab", "ba"], ask: Ask) -> Verdict:
+    Candidates of identical text are dropped before a call is spent.
+    """
+
+    async def ask_one(row: Comparison, principle: Principle, order: Order, ask: Ask) -> Verdict:
         first, second = (row.a, row.b) if order == "ab" else (row.b, row.a)
         request = Request(
             messages=compare_messages(templates, principle, row.prompt.messages, first.text, second.text),
@@ -87,7 +104,7 @@ def judge_step(
             choices=("A", "B"),
         )
         completion, call = await ask(request)
-        return read_verdict(completion, call, principle.id, order)
+        return read_verdict(completion, call, name, principle.id, order)
 
     async def step(row: Comparison, ask: Ask) -> Sequence[Judgment | Drop]:
         if row.a.text == row.b.text:
@@ -97,13 +114,13 @@ def judge_step(
         )
         if not drawn:
             return [Drop(id=row.id, stage=stage, reason="no_principle", detail=f"tags {row.prompt.tags}")]
-        orders: tuple[Literal["ab", "ba"], ...] = ("ab", "ba")
+        orders: tuple[Order, ...] = ("ab", "ba")
         verdicts = await asyncio.gather(*(ask_one(row, p, order, ask) for p in drawn for order in orders))
-        p, state = label(verdicts, drawn, judge.threshold)
+        p, state, p_raw = label(verdicts, drawn, rule)
         return [
             Judgment(
                 id=row.id, prompt=row.prompt, a=row.a, b=row.b,
-                verdicts=tuple(verdicts), p=p, state=state, judge=judge.model,
+                verdicts=tuple(verdicts), p=p, p_raw=p_raw, state=state,
             )
         ]  # fmt: skip
 
