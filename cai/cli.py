@@ -14,11 +14,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from cai import __version__
+from cai.cli_judge import app as judge_app
 from cai.errors import CaiError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 constitution_app = typer.Typer(no_args_is_help=True, help="Check and read constitutions.")
 app.add_typer(constitution_app, name="constitution")
+app.add_typer(judge_app, name="judge")
 DEMO = "flows/configs/embedded.yaml"
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Run config (YAML).")]
@@ -85,7 +87,7 @@ def status(run: Run, as_json: Json = False) -> None:
 
     found = run_status(run)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     from rich.console import Console
 
@@ -112,7 +114,7 @@ def constitution_lint(files: list[Path], as_json: Json = False) -> None:
 
     findings = [finding for file in files for finding in lint(file)]
     if as_json:
-        _print_json({"findings": [finding._asdict() for finding in findings]})
+        print_json({"findings": [finding._asdict() for finding in findings]})
     else:
         for finding in findings:
             typer.echo(
@@ -129,7 +131,7 @@ def constitution_show(file: Path, as_json: Json = False) -> None:
 
     found = load_constitution(file)
     if as_json:
-        _print_json(found.model_dump(mode="json"))
+        print_json(found.model_dump(mode="json"))
         return
     from rich.console import Console
     from rich.table import Table
@@ -146,7 +148,8 @@ def constitution_show(file: Path, as_json: Json = False) -> None:
     Console().print(table)
 
 
-def _print_json(value: object) -> None:
+def print_json(value: object) -> None:
+    """One JSON value on stdout; lone surrogates are replaced."""
     import json
 
     typer.echo(json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace").decode())

@@ -7,11 +7,12 @@ prompt `p`, reply `p/r0`, revision `p/r0/v`, judgment `p/r0~p/r0/v`, pair the sa
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Role = Literal["system", "user", "assistant"]
+Probability = Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)]
 FinishReason = Literal["stop", "length", "refusal", "content_filter"]
 VerdictMethod = Literal["logprobs", "stated", "samples"]
 JudgmentState = Literal["labelled", "below_threshold", "inconsistent", "tie", "unparsed", "refused"]
@@ -123,6 +124,40 @@ class Judgment(Row):
     p: float | None
     p_raw: float | None
     state: JudgmentState
+
+
+class LabelledPair(BaseModel):
+    """Two replies of which it is known which is better: what a judge is measured on.
+
+    Files of other people's making hold it, so unknown fields are passed over. `prompt`: a text, or turns that
+    end with the user's. `principle`: a statement, or the id of one of the constitution's; None: drawn as in a run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
+
+    id: str
+    prompt: str | tuple[Message, ...]
+    a: str
+    b: str
+    gold: Literal["A", "B", "tie"] | None
+    principle: str | None = None
+    tags: tuple[str, ...] = ()
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The prompt as turns."""
+        return (Message(role="user", content=self.prompt),) if isinstance(self.prompt, str) else self.prompt
+
+
+class Recorded(LabelledPair):
+    """A line of the verdict replay file: what `judge` said about a labelled pair.
+
+    `p_a_ab`/`p_a_ba`: its probability that a is better with a, with b shown first; None: unreadable or not asked.
+    """
+
+    judge: str
+    p_a_ab: Probability | None
+    p_a_ba: Probability | None
 
 
 class Pair(Row):

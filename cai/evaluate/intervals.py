@@ -39,8 +39,11 @@ class Difference:
         return self.low is not None and self.high is not None and not self.low <= 0.0 <= self.high
 
 
-def rate(successes: int, n: int) -> Rate:
-    """Wilson's interval for `successes` of `n`. Raises ValueError unless 0 ≤ successes ≤ n."""
+def rate(successes: float, n: int) -> Rate:
+    """Wilson's interval for `successes` of `n`; an undecided row may count as half of one.
+
+    Raises ValueError unless 0 ≤ successes ≤ n.
+    """
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} is not a rate")
     if n == 0:
@@ -71,7 +74,7 @@ def difference(a: Sequence[bool], b: Sequence[bool]) -> Difference:
     return Difference(delta, max(-1.0, delta - below), min(1.0, delta + above), n)
 
 
-def _wilson(successes: int, n: int) -> tuple[float, float]:
+def _wilson(successes: float, n: int) -> tuple[float, float]:
     p, z2 = successes / n, Z_95 * Z_95
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))

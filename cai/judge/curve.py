@@ -15,6 +15,7 @@ from pydantic import Field
 from cai.rows import Row
 
 Method = Literal["temperature", "platt", "isotonic"]
+TIE_BREAK = 1e-9  # keeps every curve strictly rising, so that it never changes which of two pairs is surer
 SUREST = 0.5 - 1e-4  # log-odds of a hard 0 or 1 are taken as those of 0.0001 and 0.9999
 
 
@@ -60,7 +61,7 @@ def debiased(curve: Curve, p: float, order: Literal["ab", "ba"]) -> float:
 
 
 def calibrated(curve: Curve, offset: float) -> float:
-    """The calibrated offset of a mean offset: same sign (or zero), other size."""
+    """The calibrated offset of a mean offset: same sign (or zero), other size, same order of sizes."""
     if curve.method == "raw" or offset == 0:
         return offset
     size = abs(offset)
@@ -68,7 +69,7 @@ def calibrated(curve: Curve, offset: float) -> float:
         sure = _interpolated(curve.points, 0.5 + size) - 0.5
     else:
         sure = offset_of(curve.slope * log_odds(size) + curve.intercept)
-    return math.copysign(max(sure, 0.0), offset)
+    return math.copysign(min(max(sure, 0.0) + TIE_BREAK * size, 0.5), offset)
 
 
 def _interpolated(points: tuple[tuple[float, float], ...], x: float) -> float:
