@@ -14,7 +14,7 @@ from cai.config import JudgeConfig
 from cai.errors import ConfigError
 from cai.judge.cases import Case, hit, offset, orders_of, outcome
 from cai.judge.combine import align, jury_cases
-from cai.judge.curve import RAW, Curve, Method, calibrated
+from cai.judge.curve import RAW, Curve, Method, cut_at
 from cai.judge.fit import MIN_FIT, Settings, fit_curve
 from cai.judge.label import JudgeRule
 from cai.judge.promise import smallest_threshold
@@ -127,7 +127,7 @@ def thresholds(calibration: Calibration, settings: Settings) -> list[JudgeRule]:
     for column, curve in enumerate(curves):
         confidences = [row[column] for row in left]
         cut = smallest_threshold(confidences, settings.target, settings.risk / len(curves)).threshold
-        found.append(JudgeRule(None if cut is None else 0.5 + calibrated(curve, cut - 0.5), curve))
+        found.append(JudgeRule(None if cut is None else cut_at(curve, cut), curve))
         if cut is not None:
             left = [row for row in left if row[column][0] < cut]
     return found
@@ -157,8 +157,8 @@ def check_calibration(
     made = [member.judge for member in calibration.members]
     if calibration.kind != kind or made != list(judges):
         raise ConfigError(
-            f"{path}: this calibration is of the {calibration.kind} judge {', '.join(made)}, not of "
-            f"{kind} {', '.join(judges)} (after the @: wording, method and sampling); calibrate this one"
+            f"{path}: made for the {calibration.kind} judge {made}, not for the {kind} judge {list(judges)} "
+            "(after the @: wording, method and sampling); calibrate this one"
         )
     if calibration.principles is not None and principles is not None and calibration.principles != principles:
         raise ConfigError(

@@ -16,6 +16,7 @@ from cai.rows import Row
 
 Method = Literal["temperature", "platt", "isotonic"]
 TIE_BREAK = 1e-9  # keeps every curve strictly rising, so that it never changes which of two pairs is surer
+ROUNDING = 1e-15
 SUREST = 0.5 - 1e-4  # log-odds of a hard 0 or 1 are taken as those of 0.0001 and 0.9999
 
 
@@ -70,6 +71,13 @@ def calibrated(curve: Curve, offset: float) -> float:
     else:
         sure = offset_of(curve.slope * log_odds(size) + curve.intercept)
     return math.copysign(min(max(sure, 0.0) + TIE_BREAK * size, 0.5), offset)
+
+
+def cut_at(curve: Curve, confidence: float) -> float:
+    """The calibrated threshold that keeps what the uncalibrated `confidence` keeps, whatever the last bit says."""
+    if curve.method == "raw":
+        return confidence
+    return 0.5 + calibrated(curve, confidence - 0.5) - ROUNDING
 
 
 def _interpolated(points: tuple[tuple[float, float], ...], x: float) -> float:

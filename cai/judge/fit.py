@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cai.judge.cases import Case, Outcome, folds, hit, offset, orders_of, outcome, scored
-from cai.judge.curve import RAW, Curve, Method, calibrated, log_odds, probability
+from cai.judge.curve import RAW, Curve, Method, cut_at, log_odds, probability
 from cai.judge.label import JudgeRule
 from cai.judge.promise import Choice, smallest_threshold
 
@@ -71,9 +71,7 @@ def fit_rule(cases: Sequence[Case], settings: Settings, curve: Curve | None = No
     if settings.target is None:
         return JudgeRule(settings.threshold, curve)
     chosen = choose(cases, curve, settings.target, settings.risk).threshold
-    if chosen is None:
-        return JudgeRule(None, curve)
-    return JudgeRule(0.5 + calibrated(curve, chosen - 0.5), curve)
+    return JudgeRule(None if chosen is None else cut_at(curve, chosen), curve)
 
 
 def choose(cases: Sequence[Case], curve: Curve, target: float, risk: float) -> Choice:

@@ -16,7 +16,9 @@ from cai.judge.curve import probability
 
 DOUBT = 0.025
 POSITION_LIMIT = 0.75  # half of all pairs, or more, decided by which reply comes first
-LENGTH_LIMIT = 0.15  # how much more often than the gold the judge may pick the longer (or the shorter) reply
+LENGTH_LIMIT = (
+    0.5  # how much more often it may be wrong where the better reply is the shorter (or the longer) one
+)
 UNPARSED_LIMIT = 0.1
 UNPARSED_NOTED = 0.02
 FEW = 30
@@ -36,11 +38,14 @@ class Finding(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """A scored pair on which the judge has a side. `agreed`: both orders were read, and have that side."""
+    """A scored pair on which the judge has a side. `both`: it was read in both orders; `agreed`: and they agree.
+
+    `gold_longer`: 1 where the better reply is the longer one, 0.5 where they are equally long.
+    """
 
     right: bool
-    picked_longer: float
     gold_longer: float
+    both: bool
     agreed: bool
 
 
@@ -52,7 +57,7 @@ def qualify(cases: Sequence[Case]) -> list[Finding]:
         found.append(Finding("nothing_scored", True, f"none of {len(cases)} pairs could be scored"))
     else:
         pairs = decided(cases)
-        found += [_coin(pairs), _longer_wins(pairs), _when_agreed(pairs), _length(pairs, n)]
+        found += [_coin(pairs), _longer_wins(pairs), _when_agreed(pairs), _length(pairs)]
     if 0 < n < FEW:
         found.append(
             Finding(
@@ -74,8 +79,8 @@ def decided(cases: Sequence[Case]) -> list[Decided]:
             found.append(
                 Decided(
                     right=hit(p, case.gold) == 1,
-                    picked_longer=case.longer if p > 0.5 else 1 - case.longer,
                     gold_longer=case.longer if case.gold == "A" else 1 - case.longer,
+                    both=both,
                     agreed=agreed,
                 )
             )
@@ -98,8 +103,8 @@ def _coin(pairs: Sequence[Decided]) -> Finding | None:
 
 
 def _longer_wins(pairs: Sequence[Decided]) -> Finding | None:
-    """The judge against the rule that the longer reply is better, on the pairs where just one of them is right."""
-    apart = [pair for pair in pairs if pair.gold_longer != 0.5]
+    """The judge against the rule that the longer reply is better, on pairs that it could label."""
+    apart = [pair for pair in pairs if pair.gold_longer != 0.5 and (pair.agreed or not pair.both)]
     judge = sum(pair.right and pair.gold_longer == 0 for pair in apart)
     rule = sum(not pair.right and pair.gold_longer == 1 for pair in apart)
     if not beyond_doubt(judge, judge + rule):
@@ -139,19 +144,24 @@ def _position(cases: Sequence[Case]) -> Finding | None:
     return Finding("position", refuses, text)
 
 
-def _length(pairs: Sequence[Decided], n: int) -> Finding | None:
-    """Where judge and gold part, does the judge take the longer reply more often than the shorter one?"""
-    apart = [pair for pair in pairs if not pair.right and pair.gold_longer != 0.5]
-    longer = sum(pair.picked_longer == 1 for pair in apart)
-    shorter = len(apart) - longer
-    if not beyond_doubt(min(longer, shorter), len(apart)):
+def _length(pairs: Sequence[Decided]) -> Finding | None:
+    """Is the judge wrong more often where the better reply is the shorter one than where it is the longer?"""
+    from scipy.stats import fisher_exact
+
+    short = [pair.right for pair in pairs if pair.gold_longer == 0]
+    long = [pair.right for pair in pairs if pair.gold_longer == 1]
+    if not short or not long:
         return None
-    excess = abs(longer - shorter) / n
-    which = "longer" if longer > shorter else "shorter"
-    refuses = excess >= LENGTH_LIMIT
+    wrong = [len(short) - sum(short), len(long) - sum(long)]
+    table = [[wrong[0], sum(short)], [wrong[1], sum(long)]]
+    if float(fisher_exact(table).pvalue) >= 2 * DOUBT:
+        return None
+    gap = wrong[0] / len(short) - wrong[1] / len(long)
+    refuses = abs(gap) >= LENGTH_LIMIT
     text = (
-        f"length bias: picks the {which} reply in {excess:.1%} more of the pairs than the gold does"
-        f"{'' if refuses else f' (refused from {LENGTH_LIMIT:.0%} on)'}"
+        f"length bias: wrong in {wrong[0] / len(short):.1%} of pairs whose better reply is the shorter, in "
+        f"{wrong[1] / len(long):.1%} where it is the longer"
+        f"{'' if refuses else f' (refused from a gap of {100 * LENGTH_LIMIT:.0f} points on)'}"
     )
     return Finding("length", refuses, text)
 
