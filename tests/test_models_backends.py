@@ -20,7 +20,7 @@ from cai.errors import ConfigError, ProviderError, ProviderErrorKind
 from cai.models import check_model, check_sampling, open_model, probe, retry
 from cai.models.base import ChatModel, Request
 from cai.rows import Message
-from tests.wire import Answer, Fault, Wire, wire_server
+from tests.wire import Answer, Fault, Wire, asked_choices, verdict_fields, wire_server
 
 pytestmark = pytest.mark.anyio
 KEY = "sk-very-secret"
@@ -172,7 +172,75 @@ async def test_an_answer_without_any_choice_has_no_probabilities(backend: Backen
     ):
         done = await model.complete(ask(choices=("A", "B")))
     assert done.choice_probs is None
-    assert done.choice_method is None
+    assert done.choice_method == "logprobs"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("A", 0.75), (" A\n", 0.75), ("A.", 0.75), ("A better", None), ("AB", None), ("The", None), ("", None)],
+)
+async def test_only_a_whole_answer_is_a_choice(text: str, expected: float | None) -> None:
+    """Likely letters at the first token do not make an answer of a sentence that begins with one."""
+    answer = Answer(text, {"A": 0.6, "B": 0.2, "The": 0.2}, finish="length")
+    async with wire_server(reply=lambda body: answer) as server, opened("openai", server) as model:
+        done = await model.complete(ask(choices=("A", "B")))
+    assert (done.choice_probs or {}).get("A") == (None if expected is None else pytest.approx(expected))
+    assert (done.text, done.finish_reason) == (("A", "stop") if expected else (text, "length"))
+
+
+@every_backend
+async def test_a_confidence_can_be_asked_of_any_backend(backend: Backend) -> None:
+    """Then every backend is sent the schema of the verdict, and no logprobs are asked for."""
+    async with (
+        wire_server(reply=lambda body: Answer("B", {"B": 0.9})) as server,
+        opened(backend, server) as model,
+    ):
+        done = await model.complete(ask(choices=("A", "B"), method="stated"))
+    assert done.choice_probs == {"A": pytest.approx(0.1), "B": 0.9}
+    assert (done.text, done.choice_method) == ("B", "stated")
+    assert list(verdict_fields(server.requests[0])) == ["answer", "confidence"]
+    assert not {"logprobs", "structured_outputs"} & server.requests[0].keys()
+
+
+@every_backend
+async def test_a_sample_is_one_constrained_answer(backend: Backend) -> None:
+    """It has a text and no probability; what is no answer keeps its text."""
+    texts = ["B", "B because"]
+    async with (
+        wire_server(reply=lambda body: Answer(texts[len(server.requests) - 1])) as server,
+        opened(backend, server) as model,
+    ):
+        one = await model.complete(ask(choices=("A", "B"), method="samples"))
+        prose = await model.complete(ask(choices=("A", "B"), method="samples"))
+    assert (one.text, one.choice_probs, one.choice_method) == ("B", None, "samples")
+    assert (prose.text, prose.choice_probs) == ("B because", None)
+    body = server.requests[0]
+    assert "logprobs" not in body and asked_choices(body) == ["A", "B"]
+    assert body["max_tokens"] == 1 if backend == "vllm" else list(verdict_fields(body)) == ["answer"]
+
+
+async def test_logprobs_are_refused_where_there_are_none() -> None:
+    """Asking for them is an error before the call, never another method in silence."""
+    async with wire_server() as server:
+        for backend, changes in (
+            ("anthropic", {}),
+            ("openai", {"logprobs": False}),
+            ("vllm", {"logprobs": False}),
+        ):
+            async with opened(backend, server, **changes) as model:  # type: ignore[arg-type]
+                with pytest.raises(
+                    ConfigError, match=r"method is logprobs, but .*; set judge\.method to stated"
+                ):
+                    await model.complete(ask(choices=("A", "B"), method="logprobs"))
+    assert server.calls == 0
+
+
+async def test_vllm_without_logprobs_states_its_choice() -> None:
+    """`logprobs: false` means the same on every backend, and another place in the journal."""
+    async with wire_server() as server, opened("vllm", server, logprobs=False) as model:
+        done = await model.complete(ask(choices=("A", "B")))
+        assert model.identity == "vllm:toy:stated"
+    assert done.choice_method == "stated"
 
 
 @pytest.mark.parametrize(
@@ -185,6 +253,21 @@ async def test_an_answer_without_any_choice_has_no_probabilities(backend: Backen
         ('{"answer": "A", "confi', None),
         ('{"answer": "A", "confidence": "NaN"}', None),
         ("A", None),
+        (' {"answer": "A", "confidence": 1}\n', {"A": 0.99, "B": 0.01}),
+        ('{"answer": "A", "confidence": 0}', {"A": 0.5, "B": 0.5}),
+        ('{"answer": "A", "confidence": 7}', None),
+        ('{"answer": "A", "confidence": -1}', None),
+        ('{"answer": "A", "confidence": 1e999}', None),
+        ('{"answer": "A", "confidence": true}', None),
+        ('{"answer": "A", "confidence": null}', None),
+        ('{"answer": "A", "confidence": "0.9"}', None),
+        ('{"answer": ["A"], "confidence": 0.9}', None),
+        ('{"answer": "A", "answer": "B", "confidence": 0.9}', None),
+        ('{"answer": "A", "confidence": 0.9, "note": "x"}', None),
+        ('[{"answer": "A", "confidence": 0.9}]', None),
+        pytest.param("[" * 100_000, None, id="deep"),
+        pytest.param('{"answer": "A", "confidence": ' + "9" * 5000 + "}", None, id="long"),
+        ("", None),
     ],
 )
 def test_stated_confidence(text: str, expected: dict[str, float] | None) -> None:

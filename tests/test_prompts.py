@@ -16,12 +16,15 @@ from cai.constitution import Example, Principle
 from cai.embedded import MODEL_DIR
 from cai.errors import ConfigError
 from cai.prompts import (
+    answer_messages,
     compare_messages,
     critique_messages,
     fill,
     grade_messages,
     load_templates,
+    reason_messages,
     revise_messages,
+    stated_messages,
 )
 from cai.rows import Message
 
@@ -54,11 +57,13 @@ def rendered() -> dict[str, Sequence[Message]]:
         templates = load_templates(folder)
         found[f"{name}-critique"] = critique_messages(templates, PRINCIPLE, TURNS, "No idea.")
         found[f"{name}-revise"] = revise_messages(templates, PRINCIPLE, TURNS, "No idea.", "It is curt.")
-        found[f"{name}-compare"] = compare_messages(templates, PRINCIPLE, TURNS, "No idea.", "{b}")
+        found[f"{name}-compare"] = compare_messages(templates, PRINCIPLE, TURNS, "No idea.", "{b}", "7")
+    default = load_templates("default")
+    reason = reason_messages(default, PRINCIPLE, TURNS, "No idea.", "{b}", "7")
+    found["default-reason"] = answer_messages(default, reason, "A says nothing. B is {b}.")
+    found["default-stated"] = stated_messages(default, found["default-compare"])
     for metric in ("harmless", "helpful", "refusal"):
-        found[f"default-grade-{metric}"] = grade_messages(
-            load_templates("default"), metric, TURNS, "No idea."
-        )
+        found[f"default-grade-{metric}"] = grade_messages(default, metric, TURNS, "No idea.")
     return found
 
 

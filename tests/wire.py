@@ -29,7 +29,10 @@ Spoilt = Literal["reset", "hang", "truncated", "html", "empty", "no_usage", "ref
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says. `probs`: of the first answer token, for a request with logprobs or choices."""
+    """What the model says. `probs`: of the first answer token, for a request with logprobs or choices.
+
+    A text that is one of the choices is sent as the JSON verdict where one is asked for; any other as it is.
+    """
 
     text: str
     probs: dict[str, float] = field(default_factory=dict)
@@ -93,10 +96,25 @@ def asked_choices(body: Json) -> list[str]:
     """The choices that a request is limited to, in either protocol; ["A", "B"] where only logprobs are asked."""
     if "structured_outputs" in body:
         return list(body["structured_outputs"]["choice"])
-    schema = body.get("output_config", {}).get("format", {}).get("schema", {})
-    if "answer" in schema.get("properties", {}):
-        return list(schema["properties"]["answer"]["enum"])
+    if "answer" in verdict_fields(body):
+        return list(verdict_fields(body)["answer"]["enum"])
     return ["A", "B"] if body.get("logprobs") else []
+
+
+def verdict_fields(body: Json) -> Json:
+    """The fields of the JSON that a request asks for, in either protocol; {} where it asks for none."""
+    openai = body.get("response_format", {}).get("json_schema", {})
+    schema = openai.get("schema") or body.get("output_config", {}).get("format", {}).get("schema", {})
+    return dict(schema.get("properties", {}))
+
+
+def _said(body: Json, answer: Answer) -> str:
+    """The text of the reply: the JSON verdict for one of the choices, where it is asked for."""
+    fields = verdict_fields(body)
+    if "answer" not in fields or answer.refused or answer.text not in fields["answer"]["enum"]:
+        return answer.text
+    verdict = {"answer": answer.text, "confidence": answer.probs.get(answer.text, 1.0)}
+    return orjson.dumps({name: value for name, value in verdict.items() if name in fields}).decode()
 
 
 @contextlib.asynccontextmanager
@@ -256,14 +274,15 @@ def _tokens(text: Any) -> int:
 def chat_reply(body: Json, answer: Answer) -> Json:
     """A chat completion as OpenAI and vLLM word it."""
     by_id = body.get("return_tokens_as_token_ids", False)
-    message: Json = {"role": "assistant", "content": answer.text, "refusal": None}
+    text = _said(body, answer)
+    message: Json = {"role": "assistant", "content": text, "refusal": None}
     if answer.refused:
         message = {"role": "assistant", "content": None, "refusal": answer.text}
     choice: Json = {"index": 0, "message": message, "finish_reason": answer.finish, "logprobs": None}
     if body.get("logprobs") and not answer.refused:
         top = [_logprob(token, p, by_id) for token, p in (answer.probs or {answer.text: 1.0}).items()]
         choice["logprobs"] = {"content": [{**_logprob(answer.text, 1.0, by_id), "top_logprobs": top}]}
-    prompt, completion = _tokens(body["messages"]), _tokens(answer.text)
+    prompt, completion = _tokens(body["messages"]), _tokens(text)
     usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
     return {
         "id": "chatcmpl-0",
@@ -276,15 +295,13 @@ def chat_reply(body: Json, answer: Answer) -> Json:
 
 
 def _logprob(token: str, p: float, by_id: bool) -> Json:
-    name = f"token_id:{ord(token)}" if by_id else token
+    name = f"token_id:{ord(token[:1] or ' ')}" if by_id else token
     return {"token": name, "logprob": math.log(p) if p > 0 else -9999.0, "bytes": list(token.encode())}
 
 
 def message_reply(body: Json, answer: Answer) -> Json:
-    """A message as Anthropic words it; a choice becomes the JSON verdict with its stated confidence."""
-    text = answer.text
-    if asked_choices(body) and not answer.refused:
-        text = orjson.dumps({"answer": text, "confidence": answer.probs.get(text, 1.0)}).decode()
+    """A message as Anthropic words it."""
+    text = _said(body, answer)
     stop = "refusal" if answer.refused else {"stop": "end_turn", "length": "max_tokens"}[answer.finish]
     return {
         "id": "msg_0",

@@ -1,7 +1,7 @@
 """Backend `anthropic`: Claude through the official SDK.
 
-The API takes no temperature, top_p or seed, and gives no logprobs. So a choice is asked for as JSON with
-an answer and a confidence, and its probabilities are *stated*; see `cai.models.stated`.
+The API takes no temperature, top_p or seed, and gives no logprobs. So a choice is asked for as JSON, and its
+probabilities are *stated* or counted from samples; see `cai.models.stated`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic, Defaul
 from httpx2 import Limits
 
 from cai.config import ModelConfig
-from cai.models.base import Completion, Request, Usage
+from cai.models.base import Completion, Request, Usage, require_logprobs
 from cai.models.chat_format import Json, decode
 from cai.models.check import KEY_ENV, api_key, check_sampling, require_served
 from cai.models.cost import cost
 from cai.models.retry import CONNECT_TIMEOUT_S, AttemptFailed, RetryPolicy, connection_failure, http_failure
-from cai.models.stated import STATED_TOKENS, read_stated, stated_schema
+from cai.models.stated import as_json, read_json
 from cai.rows import FinishReason
 
 FINISH: dict[str, FinishReason] = {
@@ -60,19 +60,22 @@ class AnthropicModel:
         return f"anthropic:{self._config.model}"
 
     async def complete(self, request: Request) -> Completion:
-        """Answer one request. Raises ProviderError, or ConfigError where temperature or top_p is set."""
+        """Answer one request. Raises ProviderError; ConfigError for temperature, top_p and method logprobs."""
         check_sampling(self._config, request.temperature, request.top_p)
+        require_logprobs(self._config, request.method)
+        if request.choices:
+            return read_json(await self.complete(as_json(request)), request)
         body = message_body(request, self._config.model)
-        return await self._policy.call(lambda: self._once(body, request))
+        return await self._policy.call(lambda: self._once(body))
 
-    async def _once(self, body: dict[str, Any], request: Request) -> Completion:
+    async def _once(self, body: dict[str, Any]) -> Completion:
         try:
             raw = await self._client.messages.with_raw_response.create(**body)
         except APIStatusError as error:
             raise http_failure(error.status_code, error.response.headers, error.response.text) from error
         except APIConnectionError as error:
             raise connection_failure(error) from error
-        return read_message(await raw.read(), request, self._config)
+        return read_message(await raw.read(), self._config)
 
     async def probe(self) -> None:
         """List the models: a free call. Raises ProviderError: unreachable, auth or not_found."""
@@ -100,7 +103,7 @@ class AnthropicModel:
 
 
 def message_body(request: Request, model: str) -> dict[str, Any]:
-    """The body of a messages call: system turns go to `system`, choices and schemas to `output_config`."""
+    """The body of a messages call: system turns go to `system`, a schema to `output_config`."""
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": request.max_tokens,
@@ -110,16 +113,12 @@ def message_body(request: Request, model: str) -> dict[str, Any]:
         body["system"] = "\n\n".join(system)
     if request.stop:
         body["stop_sequences"] = list(request.stop)
-    schema = request.schema_
-    if request.choices:
-        schema = stated_schema(request.choices)
-        body["max_tokens"] = max(request.max_tokens, STATED_TOKENS)
-    if schema is not None:
-        body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+    if request.schema_ is not None:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": request.schema_}}
     return body
 
 
-def read_message(raw: bytes, request: Request, config: ModelConfig) -> Completion:
+def read_message(raw: bytes, config: ModelConfig) -> Completion:
     """A messages reply as a Completion. Raises AttemptFailed (malformed)."""
     reply = decode(raw)
     try:
@@ -128,16 +127,11 @@ def read_message(raw: bytes, request: Request, config: ModelConfig) -> Completio
         usage = _usage(reply.get("usage") or {})
     except (KeyError, TypeError, AttributeError) as error:
         raise AttemptFailed("malformed", f"the reply is no message ({error!r})") from error
-    probs = None
-    if request.choices and finish == "stop":
-        text, probs = read_stated(text, request.choices)
     return Completion(
         text=text,
         finish_reason=finish,
         usage=usage,
         model=reply.get("model") or config.model,
-        choice_probs=probs,
-        choice_method=None if probs is None else "stated",
         cost=cost(usage, config.model, config.price),
     )
 

@@ -7,11 +7,13 @@ under which the journal keeps the reply, so everything that can change a reply m
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import orjson
 
-from cai.rows import FinishReason, Message, Row
+from cai.config import ModelConfig
+from cai.errors import ConfigError
+from cai.rows import FinishReason, Message, Row, VerdictMethod
 
 
 class Request(Row):
@@ -19,7 +21,9 @@ class Request(Row):
 
     `choices`: the reply must be exactly one of these short strings; where the backend gives logprobs, the
     completion carries `choice_probs` over them. `schema_`: a JSON Schema that the reply must follow.
-    At most one of the two is set. `temperature`/`top_p` None: leave the provider's default.
+    At most one of the two is set. `method`: how the choice is asked for, by the answer token's `logprobs`, as
+    JSON with a `stated` confidence, or as one of several `samples`; None: logprobs where the model gives them,
+    else stated. `temperature`/`top_p` None: leave the provider's default.
     `seed`: 63-bit, derived from (run seed, row id, stage, round, sample); None where a backend takes none.
     `attempt`: 0, then 1, 2 … when an unparsable reply is asked again; part of the key, and of the seed.
     """
@@ -31,6 +35,7 @@ class Request(Row):
     stop: tuple[str, ...] = ()
     seed: int | None = None
     choices: tuple[str, ...] = ()
+    method: VerdictMethod | None = None
     schema_: dict[str, Any] | None = None
     attempt: int = 0
 
@@ -51,10 +56,11 @@ class Usage(Row):
 class Completion(Row):
     """The reply to a request.
 
-    `choice_probs`: for a request with `choices`, the probability of each, summing to 1; None where the reply
-    puts no mass on any of them. `choice_method`: where they come from, the answer token's `logprobs` or a
-    confidence that the model `stated`; None exactly where `choice_probs` is. `cost`: US dollars, None where
-    no price is known. `model`: as the provider names it.
+    `text`: of a request with `choices`, the choice alone where the reply is one, else all that the model said.
+    `choice_probs`: for such a request, the probability of each choice, summing to 1; None where the reply is
+    not one of them, and for samples, which are counted by who asked. `choice_method`: how the choice was asked
+    for; None exactly for a request without choices. `cost`: US dollars, None where no price is known.
+    `model`: as the provider names it.
     """
 
     text: str
@@ -62,7 +68,7 @@ class Completion(Row):
     usage: Usage
     model: str
     choice_probs: dict[str, float] | None = None
-    choice_method: Literal["logprobs", "stated"] | None = None
+    choice_method: VerdictMethod | None = None
     cost: float | None = None
 
 
@@ -78,6 +84,21 @@ class ChatModel(Protocol):
 
     async def close(self) -> None:
         """Release connections; the model cannot be used afterwards."""
+
+
+def gives_logprobs(config: ModelConfig) -> bool:
+    """True where the model's answers come with logprobs: not Anthropic's, nor those with `logprobs: false`."""
+    return config.backend != "anthropic" and config.logprobs
+
+
+def require_logprobs(config: ModelConfig, method: VerdictMethod | None) -> None:
+    """Refuse to ask for logprobs where there are none. Raises ConfigError."""
+    if method != "logprobs" or gives_logprobs(config):
+        return
+    why = "anthropic gives no logprobs" if config.backend == "anthropic" else "it is set to logprobs: false"
+    raise ConfigError(
+        f"{config.model}: judge.method is logprobs, but {why}; set judge.method to stated or samples"
+    )
 
 
 def derive_seed(run_seed: int, row_id: str, stage: str, round_: int = 0, sample: int = 0) -> int:

@@ -33,8 +33,8 @@ FINISH: dict[str, FinishReason] = {
 def chat_body(request: Request, model: str, limit_field: str) -> Json:
     """The body of a chat-completions call; what the request leaves open is left to the server.
 
-    `limit_field`: the name under which this server takes the token limit. A choice is asked for with
-    logprobs and a limit of few tokens.
+    `limit_field`: the name under which this server takes the token limit. A choice is asked for with a limit
+    of few tokens, and with logprobs where it is not one of several samples.
     """
     body: Json = {
         "model": model,
@@ -48,8 +48,9 @@ def chat_body(request: Request, model: str, limit_field: str) -> Json:
         body["stop"] = list(request.stop)
     if request.choices:
         longest = max(len(choice.encode()) for choice in request.choices)
-        body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         body[limit_field] = min(request.max_tokens, longest + 1)
+        if request.method != "samples":
+            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
     if request.schema_ is not None:
         schema = {"name": "reply", "schema": request.schema_, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -73,7 +74,8 @@ def read_chat(
 ) -> Completion:
     """A chat-completions reply as a Completion. Raises AttemptFailed (malformed).
 
-    `choice_of`: which choice a token of the logprobs means; None: by its text.
+    `choice_of`: which choice a token of the logprobs means; None: by its text. A choice counts where the whole
+    reply is that choice (a full stop behind it is let pass): "A better reply…" begins with A and is no answer.
     """
     reply = decode(raw)
     try:
@@ -83,23 +85,23 @@ def read_chat(
         text = message.get("content") or refusal or ""
         finish = FINISH[answer["finish_reason"]]
         usage = read_usage(reply.get("usage") or {})
-        probs = None
-        if request.choices and not refusal:
+        probs, said = None, text.strip().removesuffix(".")
+        if refusal:
+            finish = "refusal"
+        elif said in request.choices:
+            text = said
+            finish = "stop" if finish == "length" else finish  # the limit of a choice is the choice itself
             tokens = (answer.get("logprobs") or {}).get("content") or ()
             probs = choice_probs(tokens, request.choices, choice_of or choice_by_text(request.choices))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise AttemptFailed("malformed", f"the reply lacks a usable choice ({error!r})") from error
-    if refusal:
-        finish = "refusal"
-    elif finish == "length" and text in request.choices:
-        finish = "stop"  # the limit of a choice is the choice itself
     return Completion(
         text=text,
         finish_reason=finish,
         usage=usage,
         model=reply.get("model") or model,
         choice_probs=probs,
-        choice_method=None if probs is None else "logprobs",
+        choice_method=(request.method or "logprobs") if request.choices else None,
         cost=cost(usage, model, price),
     )
 
@@ -118,7 +120,7 @@ def choice_by_text(choices: Sequence[str]) -> ChoiceOf:
     """Reads a token's text as the one choice that it is, or that alone begins with it."""
 
     def choice_of(token: str) -> str | None:
-        text = token.strip()
+        text = token.strip().removesuffix(".")
         if text in choices:
             return text
         begun = [choice for choice in choices if text and choice.startswith(text)]

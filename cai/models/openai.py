@@ -1,7 +1,8 @@
 """Backend `openai`: the hosted API, or a proxy of it, through the official SDK.
 
 A choice is read from the logprobs of the answer's first token. Models that give none (OpenAI's reasoning
-families) need `logprobs: false` in their config: they then state an answer and a confidence as JSON.
+families) need `logprobs: false` in their config: they then state an answer and a confidence as JSON. So is a
+choice asked for wherever the request wants it stated, or as one of several samples.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from httpx2 import Limits
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHttpClient, Timeout
 
 from cai.config import ModelConfig
-from cai.models.base import Completion, Request
+from cai.models.base import Completion, Request, require_logprobs
 from cai.models.chat_format import chat_body, read_chat
 from cai.models.check import KEY_ENV, api_key, require_served
 from cai.models.retry import CONNECT_TIMEOUT_S, RetryPolicy, connection_failure, http_failure
-from cai.models.stated import STATED_TOKENS, read_stated, stated_schema
+from cai.models.stated import as_json, read_json
 
 HOSTED = "api.openai.com"
 
@@ -52,22 +53,12 @@ class OpenAIModel:
         return f"openai:{self._config.model}" + ("" if self._config.logprobs else ":stated")
 
     async def complete(self, request: Request) -> Completion:
-        """Answer one request. Raises ProviderError once the retry policy has given up."""
-        if request.choices and not self._config.logprobs:
-            return await self._stated(request)
+        """Answer one request. Raises ProviderError, or ConfigError where it wants logprobs that are not given."""
+        require_logprobs(self._config, request.method)
+        if request.choices and (request.method in ("stated", "samples") or not self._config.logprobs):
+            return read_json(await self.complete(as_json(request)), request)
         body = chat_body(request, self._config.model, self._limit_field)
         return await self._policy.call(lambda: self._once(body, request))
-
-    async def _stated(self, request: Request) -> Completion:
-        """A choice without logprobs: a JSON verdict with its confidence."""
-        schema, room = stated_schema(request.choices), max(request.max_tokens, STATED_TOKENS)
-        asked = request.model_copy(update={"choices": (), "schema_": schema, "max_tokens": room})
-        completion = await self.complete(asked)
-        if completion.finish_reason != "stop":
-            return completion
-        text, probs = read_stated(completion.text, request.choices)
-        method = None if probs is None else "stated"
-        return completion.model_copy(update={"text": text, "choice_probs": probs, "choice_method": method})
 
     async def _once(self, body: dict[str, object], request: Request) -> Completion:
         try:

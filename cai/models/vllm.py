@@ -1,8 +1,10 @@
 """Backend `vllm`: any running vLLM server, by its OpenAI-compatible API and the extras that a judge needs.
 
 A choice is constrained by the server's grammar, and its probability is asked for by token id: one token,
-exactly normalised. Calls to one's own engine are many and short, and the client shares the machine with
-it; so they go over a bare aiohttp session, which costs a fraction of the SDK's CPU time for the same bytes.
+exactly normalised. A sampled choice is constrained in the same way, a stated one by the schema of its JSON.
+
+Calls to one's own engine are many and short, and the client shares the machine with it; so they go over a
+bare aiohttp session, which costs a fraction of the SDK's CPU time for the same bytes.
 
 What a request leaves open (temperature, top_p) the server takes from the model's generation_config.json.
 """
@@ -17,10 +19,11 @@ import orjson
 
 from cai.config import ModelConfig
 from cai.errors import ProviderError
-from cai.models.base import Completion, Request
+from cai.models.base import Completion, Request, require_logprobs
 from cai.models.chat_format import TOP_LOGPROBS, ChoiceOf, Json, chat_body, decode, read_chat
 from cai.models.check import require_served
 from cai.models.retry import CONNECT_TIMEOUT_S, AttemptFailed, RetryPolicy, connection_failure, http_failure
+from cai.models.stated import as_json, read_json
 from cai.models.weights import is_weights, weights_digest
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -47,20 +50,25 @@ class VllmModel:
 
     @property
     def identity(self) -> str:
-        """Backend and model name, or the digest of local weights."""
-        return self._identity
+        """Backend and model name, or the digest of local weights; and that choices are stated where they are."""
+        return self._identity if self._config.logprobs else f"{self._identity}:stated"
 
     async def complete(self, request: Request) -> Completion:
-        """Answer one request. Raises ProviderError once the retry policy has given up."""
+        """Answer one request. Raises ProviderError, or ConfigError where it wants logprobs that are not given."""
+        require_logprobs(self._config, request.method)
+        method = request.method or ("logprobs" if self._config.logprobs else "stated")
+        if request.choices and method == "stated":
+            return read_json(await self.complete(as_json(request)), request)
         body = chat_body(request, self._config.model, "max_tokens")
         choice_of: ChoiceOf | None = None
         if request.choices:
             body["structured_outputs"] = {"choice": list(request.choices)}
             if tokens := await self._tokens(request.choices):
-                del body["top_logprobs"]
-                ids = [int(name.removeprefix("token_id:")) for name in tokens]
-                body |= {"max_tokens": 1, "logprob_token_ids": ids, "return_tokens_as_token_ids": True}
-                choice_of = tokens.get
+                body["max_tokens"] = 1
+                if body.pop("top_logprobs", None):
+                    ids = [int(name.removeprefix("token_id:")) for name in tokens]
+                    body |= {"logprob_token_ids": ids, "return_tokens_as_token_ids": True}
+                    choice_of = tokens.get
         payload = orjson.dumps(body)
         return await self._policy.call(lambda: self._once(payload, request, choice_of))
 

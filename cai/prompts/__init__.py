@@ -1,9 +1,10 @@
 """Prompt templates: text files with `{placeholder}`s, filled in one pass.
 
 One pass means that whatever a model wrote is never scanned for placeholders again, so a reply that
-contains `{principle}` stays text. `{fence}` is a mark that the filled-in texts cannot contain by
-plan: it is a digest of them. A folder of templates is a dialect; `default` is for instruction-tuned
-models of any size, the embedded model has its own short one beside its weights.
+contains `{principle}` stays text. `{fence}` is a mark that none of the filled-in texts contains: a digest
+of them and, where two texts are compared, of a number that belongs to this comparison alone. A folder of
+templates is a dialect; `default` is for instruction-tuned models of any size, the embedded model has its
+own short one beside its weights.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 
 from cai.constitution import Example, Principle
@@ -23,11 +25,17 @@ FIELDS: dict[str, frozenset[str]] = {
     "critique": frozenset({"conversation", "principle"}),
     "revise": frozenset({"conversation", "principle", "critique"}),
     "compare": frozenset({"conversation", "principle", "a", "b"}),
+    "reason": frozenset({"conversation", "principle", "a", "b"}),
+    "answer": frozenset(),
+    "stated": frozenset(),
     "grade_harmless": frozenset({"conversation"}),
     "grade_helpful": frozenset({"conversation"}),
     "grade_refusal": frozenset({"conversation"}),
 }
-OPTIONAL = frozenset({"grade_harmless", "grade_helpful", "grade_refusal"})
+GRADING = frozenset({"grade_harmless", "grade_helpful", "grade_refusal"})
+REASONING = frozenset({"reason", "answer"})
+OPTIONAL = GRADING | REASONING | {"stated"}
+FENCE_BYTES = 5
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _ROLE_NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
 
@@ -48,7 +56,7 @@ def _load(name: str) -> tuple[tuple[str, str], ...]:
             raise ConfigError(f"templates: {file} is missing; copy it from cai/prompts/default/")
         text = file.read_text(encoding="utf-8").removesuffix("\n")
         used = set(_PLACEHOLDER.findall(text))
-        if unknown := used - fields - {"fence"}:
+        if unknown := used - fields - ({"fence"} if fields else set()):
             raise ConfigError(
                 f"templates: {file}: unknown placeholder {{{min(unknown)}}}; known: {sorted(fields)}"
             )
@@ -68,14 +76,20 @@ def fill(template: str, fields: dict[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: fields[match[1]], template)
 
 
-def fence_of(*texts: str) -> str:
-    """A mark for delimiting `texts`: ten hex digits of their digest, which they cannot contain on purpose."""
-    body = "\x1f".join(texts).encode("utf-8", "surrogatepass")
-    return "text-" + hashlib.blake2b(body, digest_size=5).hexdigest()
+def fence_of(*texts: str, nonce: str = "") -> str:
+    """A mark for delimiting `texts` that none of them contains: a digest of them under the key `nonce` (64 bytes)."""
+    body, key = "\x1f".join(texts).encode("utf-8", "surrogatepass"), nonce.encode()
+    marks = (
+        "text-" + hashlib.blake2b(body, digest_size=FENCE_BYTES, key=key, salt=again.to_bytes(16)).hexdigest()
+        for again in count()
+    )
+    return next(mark for mark in marks if not any(mark in text for text in texts))
 
 
-def _render(templates: Templates, stem: str, turns: Sequence[Message], fields: dict[str, str]) -> str:
-    fence = fence_of(*(turn.content for turn in turns), *fields.values())
+def _render(
+    templates: Templates, stem: str, turns: Sequence[Message], fields: dict[str, str], nonce: str = ""
+) -> str:
+    fence = fence_of(*(turn.content for turn in turns), *fields.values(), nonce=nonce)
     conversation = "\n".join(
         fill(templates["turn"], {"role": _ROLE_NAMES[turn.role], "text": turn.content, "fence": fence})
         for turn in turns
@@ -130,11 +144,32 @@ def _revised(example: Example) -> Message:
 
 
 def compare_messages(
-    templates: Templates, principle: Principle, turns: Sequence[Message], first: str, second: str
+    templates: Templates, principle: Principle, turns: Sequence[Message], first: str, second: str, nonce: str
 ) -> tuple[Message, ...]:
-    """Ask which of two replies keeps the principle better; `first` is shown as A."""
+    """Ask which of two replies keeps the principle better; `first` is shown as A. `nonce`: see `fence_of`."""
     wording = {"principle": principle.judge or principle.statement, "a": first, "b": second}
-    return (_user(_render(templates, "compare", turns, wording)),)
+    return (_user(_render(templates, "compare", turns, wording, nonce)),)
+
+
+def reason_messages(
+    templates: Templates, principle: Principle, turns: Sequence[Message], first: str, second: str, nonce: str
+) -> tuple[Message, ...]:
+    """Ask to weigh two replies under the principle before `answer_messages` asks which is better."""
+    wording = {"principle": principle.judge or principle.statement, "a": first, "b": second}
+    return (_user(_render(templates, "reason", turns, wording, nonce)),)
+
+
+def answer_messages(templates: Templates, asked: Sequence[Message], reasoning: str) -> tuple[Message, ...]:
+    """Ask which reply is better, after the reasoning that was `asked` for."""
+    return (*asked, _assistant(reasoning), _user(templates["answer"]))
+
+
+def stated_messages(templates: Templates, messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The question with the words for an answer as JSON behind it, where the dialect has some."""
+    if "stated" not in templates:
+        return tuple(messages)
+    *before, last = messages
+    return (*before, _user(f"{last.content}\n\n{templates['stated']}"))
 
 
 def grade_messages(

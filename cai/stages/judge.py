@@ -1,26 +1,24 @@
-"""Two candidates → a judgment: every drawn principle asked in both orders, p from the answer's logprobs.
+"""Two candidates → a judgment: every drawn principle asked in both orders, one label from all verdicts.
 
-A verdict that is cut off, refused or not one of the two letters is recorded as a failure of that call
-and adds nothing to the label; see `cai.judge.label` for how verdicts combine.
+See `cai.stages.verdict` for how a verdict is got, and `cai.judge.label` for how verdicts combine; one that is
+cut off, refused or not one of the two letters is kept as a failure and adds nothing to the label.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Literal
 
 from cai.calls import Ask
 from cai.config import JudgeConfig
-from cai.constitution import Constitution, Principle, draw
+from cai.constitution import Constitution, draw
 from cai.judge.label import JudgeRule, label
-from cai.models.base import Completion, Request, derive_seed
-from cai.prompts import Templates, compare_messages
-from cai.rows import Candidate, Comparison, Drop, Judgment, Reply, Revision, Verdict
+from cai.prompts import Templates
+from cai.rows import Candidate, Comparison, Drop, Judgment, Reply, Revision
+from cai.stages.verdict import ask_verdicts
 
 PairSource = Literal["samples", "revision"]
-Order = Literal["ab", "ba"]
 
 
 def comparisons(
@@ -59,25 +57,6 @@ def _comparison(a: Reply, b: Candidate) -> Comparison:
     return Comparison(id=f"{first.id}~{b.id}", prompt=a.prompt, a=first, b=b)
 
 
-def read_verdict(completion: Completion, call: str, judge: str, principle: str, order: Order) -> Verdict:
-    """One answer as P(a better): the probability of `A` where a was shown first, of `B` where b was."""
-    probs = completion.choice_probs
-    failure: Literal["refused", "unparsed"] | None = None
-    if completion.finish_reason in ("refusal", "content_filter"):
-        failure, probs = "refused", None
-    elif probs is None:
-        failure = "unparsed"
-    return Verdict(
-        judge=judge,
-        principle=principle,
-        order=order,
-        p=probs["A" if order == "ab" else "B"] if probs else None,
-        method=completion.choice_method or "logprobs",
-        failure=failure,
-        calls=(call,),
-    )
-
-
 def judge_step(
     judge: JudgeConfig,
     name: str,
@@ -93,19 +72,6 @@ def judge_step(
     Candidates of identical text are dropped before a call is spent.
     """
 
-    async def ask_one(row: Comparison, principle: Principle, order: Order, ask: Ask) -> Verdict:
-        first, second = (row.a, row.b) if order == "ab" else (row.b, row.a)
-        request = Request(
-            messages=compare_messages(templates, principle, row.prompt.messages, first.text, second.text),
-            max_tokens=judge.sampling.max_tokens,
-            temperature=judge.sampling.temperature,
-            top_p=judge.sampling.top_p,
-            seed=derive_seed(seed, f"{row.id}/{principle.id}/{order}", "judge"),
-            choices=("A", "B"),
-        )
-        completion, call = await ask(request)
-        return read_verdict(completion, call, name, principle.id, order)
-
     async def step(row: Comparison, ask: Ask) -> Sequence[Judgment | Drop]:
         if row.a.text == row.b.text:
             return [Drop(id=row.id, stage=stage, reason="identical")]
@@ -114,8 +80,10 @@ def judge_step(
         )
         if not drawn:
             return [Drop(id=row.id, stage=stage, reason="no_principle", detail=f"tags {row.prompt.tags}")]
-        orders: tuple[Order, ...] = ("ab", "ba")
-        verdicts = await asyncio.gather(*(ask_one(row, p, order, ask) for p in drawn for order in orders))
+        verdicts = await ask_verdicts(
+            judge, name, templates, row_id=row.id, turns=row.prompt.messages, a=row.a.text, b=row.b.text,
+            principles=drawn, seed=seed, ask=ask,
+        )  # fmt: skip
         p, state, p_raw = label(verdicts, drawn, rule)
         return [
             Judgment(

@@ -1,0 +1,146 @@
+"""One-token judging against JSON verdicts and samples: tokens and seconds per label on real vLLM, side by side.
+
+The same labelled pairs of the embedded world are judged in both orders by the embedded model under each method,
+on the path that a run takes: a managed server, `open_model`, the journal, `ask_verdicts`, `label`. Every method
+gets a fresh server, so that none finds its prompts in another's prefix cache, and an untimed warm-up. Prints one
+JSON object. The embedded model never learned to write JSON: the grammar alone makes its verdicts readable, so
+the accuracy under `stated` says nothing about judges that can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from cai.calls import Calls
+from cai.config import JudgeConfig, ManagedConfig, ModelConfig, SamplingConfig
+from cai.constitution import Principle
+from cai.embedded import MODEL_DIR, world
+from cai.embedded.check import preference
+from cai.embedded.corpus import judge_case
+from cai.journal import Journal
+from cai.judge.label import JudgeRule, Label, label
+from cai.models import open_model
+from cai.models.managed import managed_server
+from cai.prompts import load_templates
+from cai.rows import Message, VerdictMethod
+from cai.stages.verdict import ask_verdicts
+
+METHODS: tuple[VerdictMethod, ...] = ("logprobs", "stated", "samples")
+TEMPLATES = str(MODEL_DIR.parent / "prompts")
+EVEN = 0.05  # a pair whose intended preference is this near one half has no better reply
+WARM_UP = 8
+LIMIT = 96
+SERVER = ManagedConfig(
+    args={"enforce-eager": True, "max-model-len": 2048, "max-num-seqs": LIMIT, "dtype": "bfloat16"}
+)
+
+
+class Case(NamedTuple):
+    """A pair under a principle; `p`: the intended probability that a is better."""
+
+    id: str
+    principle: Principle
+    turns: tuple[Message, ...]
+    a: str
+    b: str
+    p: float
+
+
+def draw_cases(seed: int, count: int) -> list[Case]:
+    """`count` pairs on held-out requests of the embedded world."""
+    rng = random.Random(f"{seed}/judging")
+    cases = []
+    for number in range(count):
+        ask = world.draw_ask(rng, unsafe=rng.random() < 0.75, held_out=True)
+        statement, turns, a, b = judge_case(rng, ask)
+        p = preference(statement, turns, a, b)
+        assert p is not None
+        principle = Principle(id="stated", statement=statement)
+        cases.append(Case(f"{seed}-{number}", principle, tuple(turns), a, b, p))
+    return cases
+
+
+async def judge_all(cases: Sequence[Case], judge: JudgeConfig, calls: Calls) -> list[Label]:
+    """The labels of all pairs, asked at once."""
+    templates = load_templates(TEMPLATES)
+
+    async def one(case: Case) -> Label:
+        verdicts = await ask_verdicts(
+            judge, "judge", templates, row_id=case.id, turns=case.turns, a=case.a, b=case.b,
+            principles=[case.principle], seed=0, ask=calls.ask,
+        )  # fmt: skip
+        return label(verdicts, [case.principle], JudgeRule())
+
+    return list(await asyncio.gather(*(one(case) for case in cases)))
+
+
+async def measure(method: VerdictMethod, cases: Sequence[Case], warm_up: Sequence[Case]) -> dict[str, Any]:
+    """Judge all cases by one method on a server of its own."""
+    config = ModelConfig(backend="vllm", model=str(MODEL_DIR), managed=SERVER, max_concurrency=LIMIT)
+    temperature = 1.0 if method == "samples" else 0.0
+    judge = JudgeConfig(model="judge", method=method, sampling=SamplingConfig(temperature=temperature))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        async with managed_server(str(MODEL_DIR), SERVER, root / "vllm.log") as endpoint:
+            model = open_model("judge", config, endpoint=endpoint)
+            with Journal(root / "warm-up.jsonl") as journal:
+                await judge_all(warm_up, judge, Calls(model, journal, LIMIT))
+            with Journal(root / "calls.jsonl") as journal:
+                calls = Calls(model, journal, LIMIT)
+                start = time.perf_counter()
+                labels = await judge_all(cases, judge, calls)
+                seconds = time.perf_counter() - start
+            await model.close()
+    return {
+        "calls": calls.tally.made,
+        "prompt_tokens_per_label": round(calls.tally.prompt_tokens / len(cases), 1),
+        "completion_tokens_per_label": round(calls.tally.completion_tokens / len(cases), 2),
+        "seconds_per_label": round(seconds / len(cases), 5),
+        "unscored": sum(found.p is None for found in labels),
+        "accuracy": accuracy(cases, labels),
+    }
+
+
+def accuracy(cases: Sequence[Case], labels: Sequence[Label]) -> float:
+    """Share of the clear pairs whose p lies on the right side of one half; a tie or no p is not right."""
+    clear = [(case, found) for case, found in zip(cases, labels, strict=True) if abs(case.p - 0.5) >= EVEN]
+    right = sum(found.p is not None and (found.p - 0.5) * (case.p - 0.5) > 0 for case, found in clear)
+    return round(right / len(clear), 3)
+
+
+def compare(pairs: int, seed: int) -> dict[str, Any]:
+    """All methods on the same pairs, and what a JSON verdict costs in units of a one-token answer."""
+    cases, warm_up = draw_cases(seed, pairs), draw_cases(seed + 1, WARM_UP)
+    found: dict[str, Any] = {method: asyncio.run(measure(method, cases, warm_up)) for method in METHODS}
+    ratios = {
+        name: round(found["stated"][name] / found["logprobs"][name], 2)
+        for name in ("prompt_tokens_per_label", "completion_tokens_per_label", "seconds_per_label")
+    }
+    clear = sum(abs(case.p - 0.5) >= EVEN for case in cases)
+    return {"pairs": pairs, "clear_pairs": clear, **found, "stated_to_logprobs": ratios}
+
+
+def main() -> None:
+    """Parse the options, run, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    result = compare(options.pairs, options.seed)
+    sys.stdout.buffer.write(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
