@@ -11,6 +11,7 @@ from cai.config_file import override_config
 from cai.export import export_run
 from cai.preflight import preflight
 from cai.publish import label_demonstrations, label_pairs
+from cai.report.filter import write_filter
 from cai.runfolder import start_run
 from cai.shard import ShardReport
 from flows.artifacts import publish_stage
@@ -35,6 +36,8 @@ async def export_task(config: RunConfig, parts: list[str]) -> dict[str, int]:
         for shard in range(config.shards):
             publish(config, shard)
         await publish_stage(config, stage)
+    if "preference" in parts:
+        write_filter(config)
     return export_run(config)
 
 

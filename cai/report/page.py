@@ -14,32 +14,30 @@ from markupsafe import Markup
 
 from cai.config import RunConfig
 from cai.models.base import derive_seed
-from cai.pipeline import read_stage
-from cai.report.status import run_status
+from cai.pipeline import read_stage, shards_of
+from cai.report.filter import judge_stage, write_filter
+from cai.report.plots import confidence_plot, evaluation_plot, shares_plot, threshold_plot, visible
+from cai.report.status import run_status, shard_reports
 from cai.report.tables import METRICS, percent
-from cai.rows import Judgment, Revision
+from cai.rows import Revision
 from cai.store import write_text
 
 EXAMPLES = 8
+GROUPS = ("kind", "source", "tag", "principle")
+SHOWN = 15  # values of a group; filter.json has all of them
 
 
 def write_report(config: RunConfig) -> Path:
-    """Write `report.html` into the run's folder and return its path."""
-    import plotly.graph_objects as go
+    """Write `report.html` into the run's folder and return its path; what the run does not have (yet) is left out."""
     from plotly.offline import get_plotlyjs
 
     status = run_status(config.root)
     drawn, violated, examples = _revisions(config)
-    states, sure = _judgments(config, "sft-judge" if config.recipe == "paper" else "judge")
-    confidence = go.Figure(go.Histogram(x=sure, xbins={"start": 0.5, "end": 1.0, "size": 0.025}))
-    confidence.update_layout(
-        xaxis_title="confidence of the label, max(p, 1 - p)",
-        yaxis_title="judgments",
-        shapes=[_line(config.judge.threshold)],
-    )
+    kept = write_filter(config) if _finished(config, judge_stage(config)) else None
     environment = Environment(
         loader=PackageLoader("cai", "report"), autoescape=True, undefined=StrictUndefined
     )
+    environment.filters.update(visible=visible, percent=percent, share=_share, number=_number, signed=_signed)
     evaluation = {
         name: status["evaluation"][name] for name in ("base", "sft", "dpo") if name in status["evaluation"]
     }
@@ -54,50 +52,55 @@ def write_report(config: RunConfig) -> Path:
         rows={name: [percent(rates.get(metric)) for metric in METRICS] for name, rates in evaluation.items()},
         drawn=drawn,
         violated=violated,
-        states=dict(sorted(states.items())),
-        judged=states.total(),
+        filter=kept,
+        filter_view=None if kept is None else _filter_view(kept),
         examples=[_example(revision) for revision in examples],
         plotly=Markup("<script>{}</script>").format(Markup(get_plotlyjs())),
-        evaluation_plot=_html(_evaluation_figure(evaluation)),
-        confidence_plot=_html(confidence),
+        evaluation_plot=evaluation_plot(evaluation) if evaluation else "",
     )
     path = config.root / "report.html"
     write_text(path, page.encode("utf-8", "replace").decode())
     return path
 
 
-def _evaluation_figure(evaluation: dict[str, Any]) -> Any:
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for name, rates in evaluation.items():
-        cells = [rates[metric] for metric in METRICS if rates[metric]["rate"] is not None]
-        titles = [title for metric, title in METRICS.items() if rates[metric]["rate"] is not None]
-        figure.add_bar(
-            name=name,
-            x=titles,
-            y=[100 * cell["rate"] for cell in cells],
-            error_y={
-                "array": [100 * (cell["high"] - cell["rate"]) for cell in cells],
-                "arrayminus": [100 * (cell["rate"] - cell["low"]) for cell in cells],
-            },
-        )
-    figure.update_layout(barmode="group", yaxis_title="% of held-out prompts", yaxis_range=[0, 100])
-    return figure
+def _finished(config: RunConfig, stage: str) -> bool:
+    return len(shard_reports(config.root, stage)) >= shards_of(config, stage)
 
 
-def _html(figure: Any) -> Markup:
-    figure.update_layout(
-        height=340, margin={"t": 20, "b": 50}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(128,128,128,0.08)",
-        font_color="#888",
-    )  # fmt: skip
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False))
-
-
-def _line(threshold: float) -> dict[str, Any]:
+def _filter_view(found: dict[str, Any]) -> dict[str, Any]:
+    """The plots and the largest values of each group, with the count of those that are not shown."""
+    groups = {group: list(found[group].items()) for group in GROUPS}
+    plotted = {
+        group: shares_plot(groups[group][:SHOWN])
+        for group in ("principle", "tag")
+        if len(groups[group]) > 1 and found["after"]
+    }
     return {
-        "type": "line", "x0": threshold, "x1": threshold, "yref": "paper", "y0": 0, "y1": 1, "line": {"dash": "dot"}
-    }  # fmt: skip
+        "groups": [(group, values[:SHOWN], _others(values[SHOWN:])) for group, values in groups.items()],
+        "shares": plotted,
+        "confidence": confidence_plot(found),
+        "thresholds": threshold_plot(found),
+    }
+
+
+def _share(value: float | None) -> str:
+    """A share in per cent, without the sign."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _signed(points: float | None) -> str:
+    return "–" if points is None else f"{round(points, 1) + 0.0:+.1f}"  # no -0.0
+
+
+def _others(values: list[tuple[str, dict[str, Any]]]) -> dict[str, int] | None:
+    if not values:
+        return None
+    before, after = (sum(value[side]["n"] for _, value in values) for side in ("before", "after"))
+    return {"values": len(values), "before": before, "after": after}
 
 
 def _revisions(config: RunConfig) -> tuple[Counter[str], Counter[str], list[Revision]]:
@@ -106,7 +109,7 @@ def _revisions(config: RunConfig) -> tuple[Counter[str], Counter[str], list[Revi
     violated: Counter[str] = Counter()
 
     def changed() -> Iterator[Revision]:
-        for revision in read_stage(config, "revise", Revision):
+        for revision in read_stage(config, "revise", Revision) if _finished(config, "revise") else ():
             for done in revision.rounds:
                 drawn[done.principle] += 1
                 violated[done.principle] += done.violated
@@ -117,16 +120,6 @@ def _revisions(config: RunConfig) -> tuple[Counter[str], Counter[str], list[Revi
         EXAMPLES, changed(), key=lambda row: derive_seed(config.seed, row.id, "report")
     )
     return drawn, violated, examples
-
-
-def _judgments(config: RunConfig, stage: str) -> tuple[Counter[str], list[float]]:
-    states: Counter[str] = Counter()
-    sure: list[float] = []
-    for judgment in read_stage(config, stage, Judgment):
-        states[judgment.state] += 1
-        if judgment.p is not None:
-            sure.append(max(judgment.p, 1 - judgment.p))
-    return states, sure
 
 
 def _example(revision: Revision) -> dict[str, Any]:

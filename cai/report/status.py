@@ -66,6 +66,7 @@ def run_status(root: Path) -> dict[str, Any]:
         "stages": stages,
         "dataset": summary.get("dataset", {}),
         "training": training,
+        "filter": read_json(root / "filter.json"),
         "evaluation": read_json(root / "evaluation.json") or {},
         "report": str(root / "report.html") if (root / "report.html").is_file() else None,
     }

@@ -1,0 +1,135 @@
+"""The plots of the report page: colours that read on light and on dark, and no text that is taken for markup."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from cai.report.tables import METRICS
+
+BEFORE, AFTER, OTHER = "#8c9aab", "#2f7ed8", "#d9822b"
+GRID = "rgba(128,128,128,0.25)"
+HEIGHT = 340  # pixels
+LABEL = 32  # characters of a name on an axis
+
+
+def visible(text: str) -> str:
+    """A name in which every character can be seen: control, format and bidi characters replaced."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def to_html(figure: Any, height: int = HEIGHT) -> Markup:
+    """A figure as a part of the page; the page itself brings plotly."""
+    figure.update_layout(
+        height=height, margin={"t": 30, "b": 50, "l": 60, "r": 20}, font_color="#888",
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(128,128,128,0.08)",
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+    )  # fmt: skip
+    figure.update_traces(marker_line_width=0)
+    figure.update_xaxes(gridcolor=GRID, zerolinecolor=GRID)
+    figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID)
+    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False}))
+
+
+def evaluation_plot(evaluation: Mapping[str, Any]) -> Markup:
+    """Rates of each model on the held-out prompts, with their intervals."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for name, rates in evaluation.items():
+        cells = [rates[metric] for metric in METRICS if rates[metric]["rate"] is not None]
+        titles = [title for metric, title in METRICS.items() if rates[metric]["rate"] is not None]
+        figure.add_bar(
+            name=name,
+            x=titles,
+            y=[100 * cell["rate"] for cell in cells],
+            error_y={
+                "color": "#888",
+                "array": [100 * (cell["high"] - cell["rate"]) for cell in cells],
+                "arrayminus": [100 * (cell["rate"] - cell["low"]) for cell in cells],
+            },
+        )
+    figure.update_layout(barmode="group", yaxis_title="% of held-out prompts", yaxis_range=[0, 100])
+    return to_html(figure)
+
+
+def confidence_plot(found: Mapping[str, Any]) -> Markup:
+    """How sure the judge is, and what becomes of it. `found`: what `filter.json` holds."""
+    import plotly.graph_objects as go
+
+    bins = found["confidence"]
+    middles = [(bin["low"] + bin["high"]) / 2 for bin in bins]
+    figure = go.Figure()
+    for fate, colour in (("kept", AFTER), ("not_kept", BEFORE), ("inconsistent", OTHER)):
+        name = fate.replace("_", " ")
+        figure.add_bar(name=name, x=middles, y=[bin[fate] for bin in bins], marker_color=colour)
+    figure.update_layout(
+        barmode="stack",
+        bargap=0.05,
+        legend_traceorder="normal",
+        xaxis_title="confidence, max(p, 1 − p)",
+        yaxis_title="judgments",
+    )
+    _mark_threshold(figure, found)
+    return to_html(figure)
+
+
+def threshold_plot(found: Mapping[str, Any]) -> Markup:
+    """What other thresholds would keep, and how often the longer reply would be the chosen one."""
+    import plotly.graph_objects as go
+
+    points = found["thresholds"]
+    figure = go.Figure()
+    lines = (
+        ("coverage", "judgments kept", AFTER),
+        ("longer_rate", "of these, longer reply chosen", OTHER),
+    )
+    for field, name, colour in lines:
+        figure.add_scatter(
+            name=name,
+            x=[point["threshold"] for point in points],
+            y=[None if point[field] is None else 100 * point[field] for point in points],
+            mode="lines+markers",
+            line_color=colour,
+        )
+    figure.update_layout(xaxis_title="threshold", yaxis_title="%", yaxis_range=[0, 103])
+    _mark_threshold(figure, found)
+    return to_html(figure)
+
+
+def shares_plot(rows: list[tuple[str, Mapping[str, Any]]]) -> Markup:
+    """Shares of values before and after the filter, as pairs of bars; `rows`: (name, value), the first on top."""
+    import plotly.graph_objects as go
+
+    at = list(range(len(rows)))
+    figure = go.Figure()
+    for side, colour in (("before", BEFORE), ("after", AFTER)):
+        shares = [value[side]["share"] for _, value in rows]
+        figure.add_bar(
+            name=f"{side} the filter",
+            x=[None if share is None else 100 * share for share in shares],
+            y=at,
+            orientation="h",
+            marker_color=colour,
+        )
+    figure.update_layout(
+        barmode="group", xaxis_title="% of the pairs",
+        yaxis={"tickvals": at, "ticktext": [_label(name) for name, _ in rows]}, yaxis_autorange="reversed",
+        yaxis_automargin=True,
+    )  # fmt: skip
+    figure.update_traces(hovertemplate="%{x:.1f} %<extra>%{fullData.name}</extra>")
+    return to_html(figure, height=130 + 36 * len(rows))
+
+
+def _label(name: str) -> str:
+    """A name as plotly shows it as it is: it takes some tags for markup."""
+    name = visible(name)
+    return html.escape(name if len(name) <= LABEL else name[: LABEL - 1] + "…")
+
+
+def _mark_threshold(figure: Any, found: Mapping[str, Any]) -> None:
+    if found["threshold"] is not None:
+        figure.add_vline(x=found["threshold"], line_dash="dot", line_color="#888", annotation_text="in force")
