@@ -23,6 +23,7 @@ from cai.principle import content_digest
 from cai.rows import Row
 from cai.store import decode, explain, write_json
 
+WORDING = ("turn", "compare", "reason", "answer", "stated")
 Confidence = tuple[
     float, bool
 ]  # uncalibrated, 0 where the pair can be no label; and whether the label is right
@@ -55,7 +56,7 @@ class Calibration(Row):
 
 def judge_identity(model: str, judge: JudgeConfig, templates: Mapping[str, str]) -> str:
     """`model@digest` for a judge whose model has the identity `model`."""
-    wording = {name: templates[name] for name in ("turn", "compare", "reason", "answer") if name in templates}
+    wording = {name: templates[name] for name in WORDING if name in templates}
     sampling = judge.sampling.model_dump(mode="json")
     samples = judge.samples if judge.method == "samples" else None
     return f"{model}@{content_digest(wording, judge.method, samples, judge.reasoning, sampling)[:12]}"

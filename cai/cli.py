@@ -6,14 +6,14 @@ Exit status: 0 done, 1 the work failed or a check did not hold, 2 the user's inp
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from cai import __version__
+from cai.cli_common import Config, Json, Set, print_json, raise_user, run_flow
 from cai.cli_judge import app as judge_app
 from cai.errors import CaiError
 
@@ -23,13 +23,7 @@ app.add_typer(constitution_app, name="constitution")
 app.add_typer(judge_app, name="judge")
 DEMO = "flows/configs/embedded.yaml"
 
-Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Run config (YAML).")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one value, e.g. judge.threshold=0.8."),
-]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, e.g. outputs/demo.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 
 
 def _version(show: bool) -> None:
@@ -45,39 +39,30 @@ def root(
     """Constitutional AI / RLAIF: prompts and a YAML constitution in, preference data and aligned models out."""
 
 
-def _flow(name: str, config: str, overrides: list[str] | None) -> NoReturn:
-    arguments = [sys.executable, "-m", "flows", name, config]
-    for override in overrides or []:
-        arguments += ["--set", override]
-    os.execv(
-        sys.executable, arguments
-    )  # the same terminal, signals and exit status; nothing left to wait for
-
-
 @app.command()
 def demo(overrides: Set = None) -> None:
     """Run the whole pipeline for real on the embedded tiny model (CPU is enough)."""
     if not Path(DEMO).is_file():
         raise_user(f"{DEMO} is not here; run `cai demo` in a checkout of the repository")
-    _flow("pipeline", DEMO, overrides)
+    run_flow("pipeline", DEMO, overrides)
 
 
 @app.command()
 def run(config: Config, overrides: Set = None) -> None:
     """Run a config from prompts to evaluated models; what is done already is not done again."""
-    _flow("pipeline", config, overrides)
+    run_flow("pipeline", config, overrides)
 
 
 @app.command()
 def train(config: Config, overrides: Set = None) -> None:
     """SFT and DPO on the dataset that a run has exported."""
-    _flow("train", config, overrides)
+    run_flow("train", config, overrides)
 
 
 @app.command("eval")
 def evaluate(config: Config, overrides: Set = None) -> None:
     """Evaluate base, SFT and DPO models of a trained run on held-out prompts."""
-    _flow("evaluate", config, overrides)
+    run_flow("evaluate", config, overrides)
 
 
 @app.command()
@@ -146,19 +131,6 @@ def constitution_show(file: Path, as_json: Json = False) -> None:
             plain(p.id), plain(p.statement), ", ".join(sorted(p.use)), f"{p.weight:g}", str(p.priority)
         )
     Console().print(table)
-
-
-def print_json(value: object) -> None:
-    """One JSON value on stdout; lone surrogates are replaced."""
-    import json
-
-    typer.echo(json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace").decode())
-
-
-def raise_user(message: str) -> NoReturn:
-    """Stop with exit status 2 and one line."""
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(2)
 
 
 def main() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from cai.cli_common import Config, Json, Set, print_json, run_flow
 from cai.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Measure, calibrate and qualify judges.")
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Verdict replay files (JSONL).")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 Threshold = Annotated[float, typer.Option(min=0.5, max=1.0, help="Smallest confidence that is kept.")]
 Target = Annotated[
     float | None, typer.Option(help="Choose the threshold so that kept labels are right this often.")
@@ -69,6 +70,38 @@ def replay(
     )
 
 
+Pairs = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Labelled pairs (JSONL); default: judge.labelled, or the constitution's tests."
+    ),
+]
+
+
+@app.command()
+def qualify(config: Config, pairs: Pairs = None, as_json: Json = False, overrides: Set = None) -> None:
+    """Ask the judge of a config about labelled pairs, and decide whether it may label; exit 1 where it may not."""
+    run_flow("qualify", config, _with_pairs(overrides, pairs), ["--json"] if as_json else [])
+
+
+@app.command("calibrate")
+def calibrate_live(
+    config: Config,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the calibration goes.")],
+    pairs: Pairs = None,
+    method: Annotated[str, typer.Option(help="temperature, platt or isotonic.")] = "temperature",
+    as_json: Json = False,
+    overrides: Set = None,
+) -> None:
+    """Ask the judge of a config about labelled pairs, and write a calibration for `judge.calibration`."""
+    options = ["--out", str(out), "--method", str(_method(method)), *(["--json"] if as_json else [])]
+    run_flow("calibrate", config, _with_pairs(overrides, pairs), options)
+
+
+def _with_pairs(overrides: list[str] | None, pairs: Path | None) -> list[str]:
+    return [*(overrides or []), *([f"judge.labelled={json.dumps(str(pairs))}"] if pairs else [])]
+
+
 def _combined(
     recordings: Sequence[Recording],
     kind: Kind,
@@ -98,8 +131,6 @@ def _combined(
 def _show(found: Sequence[tuple[str, Summary]], as_json: bool) -> None:
     """One file: its figures; several: one object a file, under `files`."""
     if as_json:
-        from cai.cli import print_json
-
         rows: list[dict[str, Any]] = [{"file": file, **one.model_dump(mode="json")} for file, one in found]
         print_json(rows[0] if len(rows) == 1 else {"files": rows})
         return

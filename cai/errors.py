@@ -38,6 +38,10 @@ class ServerError(CaiError):
     """A managed vLLM server did not start, or died; the message names its log file."""
 
 
+class JudgeError(CaiError):
+    """The judge is not fit to label; the message says why."""
+
+
 class ParseError(CaiError):
     """A model's text does not hold what the template asked for. Never repaired, never guessed."""
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from cai.calibration import check_calibration, judge_identity, read_calibration, rules
 from cai.config import ModelConfig, RunConfig, TrainingConfig
 from cai.constitution import load_constitution
 from cai.errors import ConfigError, ProviderError
 from cai.models import check_model, check_sampling, open_model, probe
-from cai.prompts import OPTIONAL, load_templates
+from cai.prompts import GRADING, Templates, load_templates
+from cai.qualification import kind_of, labelled_pairs, principles_a_pair, require_qualified
 from cai.rows import Drop
 from cai.sources import read_prompts
+from cai.stages.verdict import check_method
 from cai.train.launch import check_args
 from cai.train.plan import Kind
+
+NOWHERE = "http://127.0.0.1:9/v1"  # where a managed server will not be asked for its model's identity
 
 
 def check_inputs(config: RunConfig) -> None:
     """Check what needs no model, no network and no heavy library: takes well under a second.
 
     Raises ConfigError or ConstitutionError with the first problem of constitution, templates, prompt sources,
-    API keys, sampling or model folders.
+    API keys, sampling, judge or model folders; JudgeError where the judge's calibration found it unfit.
     """
     constitution = load_constitution(config.constitution)
     for use in ("revise", "judge"):
@@ -28,15 +34,16 @@ def check_inputs(config: RunConfig) -> None:
                 f"{config.constitution}: no principle with use: {use}; the run would label nothing"
             )
     templates = load_templates(config.templates)
-    if config.evaluate and config.evaluate.grader == "judge" and (missing := OPTIONAL - set(templates)):
+    if config.evaluate and config.evaluate.grader == "judge" and (missing := GRADING - set(templates)):
         raise ConfigError(
             f"evaluate.grader: judge needs the template {min(missing)}.txt, not in {config.templates!r}"
         )
-    roles = [(config.policy.model, config.policy.sampling), (config.critic.model, config.critic.sampling)]
-    for name, sampling in (*roles, *((judge, config.judge.sampling) for judge in config.judge.judges)):
-        check_sampling(config.models[name], sampling.temperature, sampling.top_p)
-    for name in {config.policy.model, config.critic.model, *config.judge.judges}:
-        _check_model(name, config.models[name])
+    for section in (config.policy, config.critic):
+        check_sampling(config.models[section.model], section.sampling.temperature, section.sampling.top_p)
+        _check_model(section.model, config.models[section.model])
+    _check_judge(config, templates)
+    if config.judge.require_qualification and config.judge.calibration is None:
+        labelled_pairs(config, constitution)
     for source in (*config.prompts, *(config.evaluate.sources if config.evaluate else ())):
         if source.path is not None:
             next((row for row in read_prompts([source]) if not isinstance(row, Drop)), None)
@@ -45,7 +52,7 @@ def check_inputs(config: RunConfig) -> None:
 async def preflight(config: RunConfig) -> None:
     """Everything that `check_inputs` checks, then training options and running endpoints; nothing of it is paid.
 
-    Raises ConfigError or ConstitutionError; an endpoint that does not answer, or does not serve the model, is a
+    Raises as `check_inputs` does; an endpoint that does not answer, or does not serve the model, is a
     ConfigError here because nothing has been spent yet.
     """
     check_inputs(config)
@@ -56,8 +63,28 @@ async def preflight(config: RunConfig) -> None:
         sections["dpo"] = config.dpo
     if sections:
         check_args(sections)
-    for name in {config.policy.model, config.critic.model, *config.judge.judges}:
-        await _check_endpoint(name, config.models[name])
+    await _check_identity(config)
+    await _check_endpoints(config, {config.policy.model, config.critic.model, *config.judge.judges})
+
+
+async def preflight_judge(config: RunConfig) -> None:
+    """The part of `preflight` that judging labelled pairs needs: nothing is asked of policy and critic."""
+    _check_judge(config, load_templates(config.templates))
+    principles_a_pair(config)
+    await _check_endpoints(config, set(config.judge.judges))
+
+
+def _check_judge(config: RunConfig, templates: Templates) -> None:
+    judge = config.judge
+    for name in judge.judges:
+        check_sampling(config.models[name], judge.sampling.temperature, judge.sampling.top_p)
+        _check_model(name, config.models[name])
+        check_method(judge, name, config.models[name], templates)
+    if judge.calibration is not None:
+        stored = read_calibration(Path(judge.calibration))
+        rules(stored, judge)
+        if judge.require_qualification:
+            require_qualified(stored.figures)
 
 
 def _check_model(name: str, model: ModelConfig) -> None:
@@ -67,13 +94,29 @@ def _check_model(name: str, model: ModelConfig) -> None:
         raise ConfigError(f"models.{name}.model: no folder {model.model}")
 
 
-async def _check_endpoint(name: str, model: ModelConfig) -> None:
-    if model.managed is not None:
+async def _check_identity(config: RunConfig) -> None:
+    """Refuse a calibration that was made for another judge."""
+    if config.judge.calibration is None:
         return
-    client = open_model(name, model)
-    try:
-        await probe(client)
-    except ProviderError as error:
-        raise ConfigError(f"models.{name}: {error}") from error
-    finally:
+    templates = load_templates(config.templates)
+    judges = []
+    for name in config.judge.judges:
+        client = open_model(name, config.models[name], endpoint=config.models[name].endpoint or NOWHERE)
+        judges.append(judge_identity(client.identity, config.judge, templates))
         await client.close()
+    path = Path(config.judge.calibration)
+    check_calibration(path, read_calibration(path), kind_of(config), judges, config.judge.principles)
+
+
+async def _check_endpoints(config: RunConfig, names: Iterable[str]) -> None:
+    for name in sorted(names):
+        model = config.models[name]
+        if model.managed is not None:
+            continue
+        client = open_model(name, model)
+        try:
+            await probe(client)
+        except ProviderError as error:
+            raise ConfigError(f"models.{name}: {error}") from error
+        finally:
+            await client.close()

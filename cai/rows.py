@@ -126,7 +126,7 @@ class Judgment(Row):
     state: JudgmentState
 
 
-class LabelledPair(BaseModel):
+class LabelledPair(Row):
     """Two replies of which it is known which is better: what a judge is measured on.
 
     Files of other people's making hold it, so unknown fields are passed over. `prompt`: a text, or turns that

@@ -90,7 +90,7 @@ def _curve(found: Figures) -> Table:
     return table
 
 
-def _promise(found: Figures) -> str:
+def _promise(found: Summary) -> str:
     how = f" of {found.calibration}-calibrated confidence" if found.calibration not in (None, "raw") else ""
     if found.threshold is None and not any(tier.threshold for tier in found.tiers):
         return (

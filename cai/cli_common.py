@@ -1,0 +1,40 @@
+"""What the commands share: their common arguments, and the ways to print JSON, to stop and to start a flow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Run config (YAML).")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one value, e.g. judge.threshold=0.8."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+
+
+def run_flow(
+    name: str, config: str, overrides: Sequence[str] | None, options: Sequence[str] = ()
+) -> NoReturn:
+    """Become the flow's program: the same terminal, signals and exit status, and nothing left to wait for."""
+    arguments = [sys.executable, "-m", "flows", name, config, *options]
+    for override in overrides or []:
+        arguments += ["--set", override]
+    os.execv(sys.executable, arguments)
+
+
+def print_json(value: object) -> None:
+    """One JSON value on stdout; lone surrogates are replaced."""
+    import json
+
+    typer.echo(json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace").decode())
+
+
+def raise_user(message: str) -> NoReturn:
+    """Stop with exit status 2 and one line."""
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(2)
