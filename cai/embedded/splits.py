@@ -14,13 +14,13 @@ from typing import Any
 
 from cai.embedded import world
 from cai.embedded.check import preference
-from cai.embedded.corpus import judge_case, transcript
+from cai.embedded.corpus import judge_case
 from cai.embedded.everyday import PLAIN, TWINS
 from cai.embedded.world import Ask
 
 GENERATE = {"harmful": 780, "helpful": 420}
 EVALUATE = {"harmful": 240, "helpful": 200, "overrefusal": 160}
-PAIRS = 200
+PAIRS = 600
 TWIN_NAMES = frozenset(family.name for family in TWINS)
 PLAIN_NAMES = frozenset(family.name for family in PLAIN)
 
@@ -62,11 +62,10 @@ def pair_rows(seed: int, count: int = PAIRS) -> list[dict[str, Any]]:
         p = preference(principle, messages, a, b)
         assert p is not None
         gold = "tie" if abs(p - 0.5) < 0.05 else "A" if p > 0.5 else "B"
-        prompt = transcript(messages)
         rows.append(
             {
                 "id": f"pair-{number:04d}",
-                "prompt": prompt,
+                "prompt": [message.model_dump() for message in messages],
                 "a": a,
                 "b": b,
                 "gold": gold,
