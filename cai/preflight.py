@@ -67,10 +67,15 @@ async def preflight(config: RunConfig) -> None:
     await _check_endpoints(config, {config.policy.model, config.critic.model, *config.judge.judges})
 
 
-async def preflight_judge(config: RunConfig) -> None:
-    """The part of `preflight` that judging labelled pairs needs: nothing is asked of policy and critic."""
+def check_judge(config: RunConfig) -> None:
+    """The part of `check_inputs` that judging labelled pairs needs: nothing is asked of policy and critic."""
     _check_judge(config, load_templates(config.templates))
     principles_a_pair(config)
+
+
+async def preflight_judge(config: RunConfig) -> None:
+    """The part of `preflight` that judging labelled pairs needs."""
+    check_judge(config)
     await _check_endpoints(config, set(config.judge.judges))
 
 

@@ -33,6 +33,12 @@ def kind_of(config: RunConfig) -> Kind:
     return "single" if config.judge.model else "jury" if config.judge.jury else "cascade"
 
 
+def to_measure(config: RunConfig) -> RunConfig:
+    """The config without what depends on the outcome: an older calibration, and the gate."""
+    judge = config.judge.model_copy(update={"calibration": None, "require_qualification": False})
+    return config.model_copy(update={"judge": judge})
+
+
 def labelled_pairs(config: RunConfig, constitution: Constitution | None = None) -> list[LabelledPair]:
     """The pairs of `judge.labelled`, or the constitution's own tests. Raises ConfigError where there are none."""
     if config.judge.labelled is not None:

@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import os
 import sys
+from typing import Any
 
 os.environ.setdefault(
     "PREFECT_LOGGING_LEVEL", "CRITICAL"
@@ -20,23 +21,31 @@ from rich.console import Console
 from cai.config import RunConfig
 from cai.config_file import load_config
 from cai.errors import CaiError
-from cai.preflight import check_inputs
+from cai.preflight import check_inputs, check_judge
+from cai.qualification import to_measure
 from cai.report.status import run_status
-from cai.report.tables import print_status
+from cai.report.tables import plain, print_status
 
 FLOWS = ("generate", "revise", "judge", "train", "evaluate", "pipeline")
+JUDGE_FLOWS = ("qualify", "calibrate")
 
 
 def main() -> int:
     """Run a flow; errors of the user's are one line, an interrupted run says how to go on."""
     parser = argparse.ArgumentParser(prog="cai run")
-    parser.add_argument("flow", choices=FLOWS)
+    parser.add_argument("flow", choices=(*FLOWS, *JUDGE_FLOWS))
     parser.add_argument("config")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--out", help="calibrate: where the calibration goes")
+    parser.add_argument("--method", default="temperature", help="calibrate: temperature, platt or isotonic")
+    parser.add_argument("--json", action="store_true", help="qualify, calibrate: print one JSON object")
     arguments = parser.parse_args()
     again = " ".join(["cai run", arguments.config, *(f"--set {value}" for value in arguments.overrides)])
     try:
         config = load_config(arguments.config, arguments.overrides)
+        if arguments.flow in JUDGE_FLOWS:
+            check_judge(to_measure(config))
+            return _judge(arguments, config)
         check_inputs(config)  # a mistake is told before Prefect starts
         _run(arguments.flow, config)
     except CaiError as error:
@@ -51,13 +60,31 @@ def main() -> int:
     return 0
 
 
-def _run(name: str, config: RunConfig) -> None:
+def _judge(arguments: argparse.Namespace, config: RunConfig) -> int:
+    """Qualify or calibrate, and print the figures; 1 for a judge that is refused where the question was that."""
+    from cai.cli_common import print_json
+    from cai.judge.summary import Summary
+    from cai.report.judge import print_summary
+
+    calibrating = arguments.flow == "calibrate"
+    options = {"out": arguments.out, "method": arguments.method} if calibrating else {}
+    found = _run(arguments.flow, config, module="qualify", **options)
+    if arguments.json:
+        print_json(found)
+    else:
+        print_summary(Summary.model_validate({k: v for k, v in found.items() if k != "dropped"}), Console())
+        if calibrating:
+            Console().print(f"calibration  {plain(arguments.out)}", soft_wrap=True)
+    return 0 if found["qualified"] or calibrating else 1
+
+
+def _run(name: str, config: RunConfig, module: str | None = None, **options: str) -> Any:
     """Run the flow; SIGTERM ends it like Ctrl-C does. Imports Prefect, so it comes after all cheap checks."""
-    flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    flow = getattr(importlib.import_module(f"flows.{module or name}"), name)
     from prefect.exceptions import TerminationSignal
 
     try:
-        asyncio.run(flow(config))
+        return asyncio.run(flow(config, **options))
     except (TerminationSignal, asyncio.CancelledError) as stop:
         raise KeyboardInterrupt from stop
 

@@ -15,7 +15,7 @@ from cai.judge.curve import Method
 from cai.judge.fit import METHOD
 from cai.judge.summary import Summary
 from cai.preflight import preflight_judge
-from cai.qualification import calibration_of, dropped, require_qualified, stage_of, summary_of
+from cai.qualification import calibration_of, dropped, require_qualified, stage_of, summary_of, to_measure
 from cai.runfolder import hold_run
 from cai.shard import ShardReport
 from cai.store import write_json
@@ -59,7 +59,7 @@ async def require_qualification(config: RunConfig) -> None:
 @flow(name="cai-qualify")
 async def qualify(config: RunConfig, overrides: list[str] | None = None) -> dict[str, Any]:
     """May the judge of this config label? Figures and decision on labelled pairs."""
-    config = override_config(config, overrides or [])
+    config = to_measure(override_config(config, overrides or []))
     await preflight_judge(config)
     with hold_run(config):
         found = await measure_judges(config)
@@ -71,7 +71,7 @@ async def calibrate(
     config: RunConfig, out: str, method: Method = METHOD, overrides: list[str] | None = None
 ) -> dict[str, Any]:
     """A calibration of this config's judge, written to `out`, with out-of-fold figures."""
-    config = override_config(config, overrides or [])
+    config = to_measure(override_config(config, overrides or []))
     await preflight_judge(config)
     with hold_run(config):
         found = await measure_judges(config, method)
