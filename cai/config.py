@@ -5,14 +5,16 @@ The same models are the form that Prefect shows for a flow run; `cai.config_file
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cai.rows import VerdictMethod
 
 Yaml = dict[str, Any]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of runs and models: they become names of folders
 
 
 class Section(BaseModel):
@@ -200,7 +202,7 @@ class EvaluateConfig(Section):
 class RunConfig(Section):
     """Everything that determines a run; `name` is its folder below `outputs`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=f"^{NAME.pattern}$")
     outputs: str = "outputs"
     seed: int = 0
     recipe: Literal["direct", "paper"] = "direct"
@@ -216,6 +218,17 @@ class RunConfig(Section):
     sft: TrainingConfig | None = None
     dpo: TrainingConfig | None = None
     evaluate: EvaluateConfig | None = None
+
+    @field_validator("models")
+    @classmethod
+    def _safe_names(cls, models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
+        for name in models:
+            if NAME.fullmatch(name) is None:
+                raise ValueError(
+                    f"{name!r} cannot be part of a folder's name; use letters, digits, '.', '_' and '-', "
+                    "and begin with a letter or digit"
+                )
+        return models
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -239,6 +252,19 @@ class RunConfig(Section):
             raise ValueError(
                 f"models: the name {min(taken)!r} is kept for the trained policy; choose another"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _different_judges(self) -> RunConfig:
+        seen: dict[tuple[str, Path], str] = {}
+        for name in self.judge.judges:
+            model = self.models[name]
+            first = seen.setdefault((model.backend, Path(model.model)), name)
+            if first != name:
+                raise ValueError(
+                    f"{self.judge.kind}: {first!r} and {name!r} are one model ({model.backend} {model.model}), "
+                    f"and would only repeat each other; take another model for {name!r}, or leave it out"
+                )
         return self
 
     @property

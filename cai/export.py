@@ -18,7 +18,7 @@ from cai.config import RunConfig
 from cai.constitution import load_constitution
 from cai.errors import StoreError
 from cai.pipeline import read_stage
-from cai.report.status import STAGES, shard_reports, summed
+from cai.report.status import shard_reports, stage_names, summed
 from cai.rows import Demonstration, Pair, Row
 from cai.store import write_rows, write_text
 
@@ -44,7 +44,7 @@ def export_run(config: RunConfig) -> dict[str, int]:
         if len(shard_reports(config.root, stage)) < config.shards:
             continue
         counts[part] = write_rows(part_file(config.root, part), read_stage(config, stage, row)).rows
-    for stage in STAGES:
+    for stage in stage_names(config.judge.jury or config.judge.cascade):
         for reason, count in summed(shard_reports(config.root, stage))["drops"].items():
             drops[stage, reason] += count
     _write_card(config, counts, drops)
@@ -81,6 +81,7 @@ def _write_card(config: RunConfig, counts: dict[str, int], drops: Counter[tuple[
         recipe=config.recipe,
         seed=config.seed,
         threshold=config.judge.threshold,
+        clamp=config.judge.clamp,
         configs=parts,
         models={role: config.models[name].model for role, name in roles.items()},
         drops=[(stage, reason, count) for (stage, reason), count in sorted(drops.items())],

@@ -14,29 +14,34 @@ from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
+from cai.calibration import judge_identity
 from cai.config import PolicyConfig, RunConfig
 from cai.constitution import Constitution, load_constitution
 from cai.evaluate.grade import grade_step
-from cai.judge.label import JudgeRule
+from cai.judges import (
+    asked,
+    asked_digests,
+    joint_stage,
+    judge_rule,
+    judge_settings,
+    judge_stages,
+    judged_sources,
+    rule_key,
+)
 from cai.models.base import ChatModel
 from cai.prompts import load_templates
-from cai.rows import Prompt, Reply, Revision, Row
+from cai.qualification import labelled_pairs, qualified_judge
+from cai.rows import Prompt, Reply, Row
 from cai.run import Progress, run_shard
 from cai.shard import ShardReport, finished, shard_paths
 from cai.stages.generate import generate_step
-from cai.stages.judge import PairSource, comparisons, judge_step
+from cai.stages.judge import judge_step
+from cai.stages.measure import measure_step
 from cai.stages.revise import revise_step
 from cai.store import file_sha256, read_rows
 
 OnProgress = Callable[[Progress], None]
 Model = TypeVar("Model", bound=Row)
-ROLE = {
-    "generate": "policy",
-    "revise": "critic",
-    "judge": "judge",
-    "sft-generate": "policy",
-    "sft-judge": "judge",
-}
 
 
 class Job(NamedTuple):
@@ -51,13 +56,18 @@ class Job(NamedTuple):
 
 def role_of(config: RunConfig, stage: str) -> str:
     """The name of the model that a stage asks."""
-    role = "judge" if stage.startswith("grade-") else ROLE.get(stage, "policy")
-    return config.judge.judges[-1] if role == "judge" else str(getattr(config, role).model)
+    if stage.startswith("grade-"):
+        return config.judge.judges[-1]
+    if (judge := qualified_judge(stage)) is not None:
+        return judge
+    if (joint := joint_stage(stage)) is not None:
+        return judge_stages(config, joint)[stage]
+    return config.critic.model if stage == "revise" else config.policy.model
 
 
 def shards_of(config: RunConfig, stage: str) -> int:
-    """How many shards a stage has; held-out prompts are few and always one shard."""
-    return 1 if stage.startswith(("evaluate-", "grade-", "held-out")) else config.shards
+    """How many shards a stage has; held-out prompts and labelled pairs are few and always one shard."""
+    return 1 if stage.startswith(("evaluate-", "grade-", "held-out", "qualify-")) else config.shards
 
 
 def rows_file(root: Path, stage: str, shard: int) -> Path:
@@ -101,11 +111,15 @@ def is_done(config: RunConfig, job: Job) -> bool:
 
 def job_of(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
     """The job of a stage over a shard, for a model of this identity. Its inputs must be published."""
-    build = _generate if stage.endswith("generate") else _revise if stage == "revise" else _judge
-    if stage.startswith("evaluate-"):
+    build = _revise if stage == "revise" else _generate
+    if joint_stage(stage) is not None:
+        build = _judge
+    elif stage.startswith("evaluate-"):
         build = _evaluate
     elif stage.startswith("grade-"):
         build = _grade
+    elif qualified_judge(stage) is not None:
+        build = _qualify
     return build(config, stage, shard, identity)
 
 
@@ -162,27 +176,36 @@ def _revise(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
 
 def _judge(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
     constitution, templates, wording = _wording(config)
-    origin = "sft-generate" if stage == "sft-judge" else "generate"
-    sources = judged_sources(config, stage)
-    revisions: Iterable[Revision] = ()
-    if "revision" in sources:
-        revisions = read_rows(rows_file(config.root, "revise", shard), Revision)
-    judge = config.judge.model_dump(exclude={"model"})
+    name = role_of(config, stage)
+    rule = judge_rule(config, name)
     return Job(
         stage,
         shard,
-        comparisons(read_rows(rows_file(config.root, origin, shard), Reply), revisions, sources),
-        judge_step(
-            config.judge,
-            role_of(config, stage),
-            JudgeRule(config.judge.threshold),
-            constitution,
-            templates,
-            seed=config.seed,
-            stage=stage,
+        asked(config, stage, shard),
+        judge_step(config.judge, name, rule, constitution, templates, seed=config.seed, stage=stage),
+        digest(
+            asked_digests(config, stage, shard),
+            judge_settings(config),
+            name,  # stands in the verdicts
+            rule_key(rule),
+            config.seed,
+            judged_sources(config, stage),
+            wording,
+            identity,
         ),
-        digest(inputs(config, shard, origin, "revise"), judge, config.seed, sources, wording, identity),
     )
+
+
+def _qualify(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
+    constitution, templates, wording = _wording(config)
+    pairs = labelled_pairs(config, constitution)
+    judge = judge_identity(identity, config.judge, templates)
+    step = measure_step(
+        config.judge, role_of(config, stage), judge, constitution, templates, seed=config.seed, stage=stage
+    )
+    rows = [pair.model_dump(mode="json") for pair in pairs]
+    depends = digest(rows, judge_settings(config), config.seed, wording, judge)
+    return Job(stage, shard, pairs, step, depends)
 
 
 def _evaluate(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
@@ -202,20 +225,11 @@ def _evaluate(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
 def _grade(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
     origin = stage.replace("grade-", "evaluate-")
     templates = load_templates(config.templates)
-    judge = config.judge.model_dump(exclude={"model"})
+    sampling = config.judge.sampling.model_dump()
     return Job(
         stage,
         shard,
         read_rows(rows_file(config.root, origin, shard), Reply),
         grade_step(config.judge, templates, seed=config.seed),
-        digest(inputs(config, shard, origin), judge, config.seed, templates, identity),
+        digest(inputs(config, shard, origin), sampling, config.seed, templates, identity),
     )
-
-
-def judged_sources(config: RunConfig, stage: str) -> tuple[PairSource, ...]:
-    """Which pairs a judge stage compares; revisions are always verified where SFT will imitate them."""
-    if stage == "sft-judge":
-        return ("samples",)
-    if config.recipe == "paper":
-        return ("revision",)
-    return tuple(dict.fromkeys((*config.pairs.sources, *(("revision",) if config.sft else ()))))

@@ -12,12 +12,13 @@ from typing import Self
 
 from cai.config import RunConfig, SourceConfig
 from cai.evaluate.grade import grade_embedded
+from cai.judges import combined, combined_digests, labelled_file
 from cai.pipeline import digest, inputs, rows_file
 from cai.rows import Drop, Judgment, Prompt, Reply, Revision, Row
 from cai.shard import ShardReport, finished, shard_paths, write_manifest
 from cai.sources import read_prompts, shard_of
 from cai.stages.pairs import demonstrations, pairs
-from cai.store import RowsWriter, read_rows
+from cai.store import RowsWriter, read_rows, write_json
 
 
 class ShardWriter:
@@ -128,14 +129,34 @@ def grade_by_rules(config: RunConfig, name: str) -> ShardReport:
     return publish_rows(config.root, f"grade-{name}", 0, depends, grade_embedded(replies))
 
 
+def combine_judges(config: RunConfig, stage: str, shard: int) -> ShardReport:
+    """Publish what the judges of a jury or a cascade add up to over one shard, as `judge` or `sft-judge`."""
+    depends = digest(combined_digests(config, stage, shard))
+    if (done := finished(shard_paths(config.root, stage, shard), depends)) is not None:
+        return done
+    labelled = dict.fromkeys(config.judge.judges, 0)
+    together = 0
+    with ShardWriter(config.root, stage, shard) as writer:
+        for row, said in combined(config, stage, shard):
+            writer.add(row)
+            together += isinstance(row, Judgment) and row.state == "labelled"
+            for name, answer in zip(labelled, said, strict=True):
+                labelled[name] += isinstance(answer, Judgment) and answer.state == "labelled"
+        write_json(
+            labelled_file(config.root, stage, shard), {"labelled": together, "judges": labelled}
+        )  # before the manifest, so that a shard that is done has it
+        return writer.publish(depends)
+
+
 def label_pairs(config: RunConfig, shard: int) -> ShardReport:
     """Publish the preference pairs of a shard."""
     origin = "sft-judge" if config.recipe == "paper" else "judge"
     judgments = read_rows(rows_file(config.root, origin, shard), Judgment)
     if config.recipe == "direct" and "revision" not in config.pairs.sources:
         judgments = (judgment for judgment in judgments if judgment.b.kind == "reply")
-    depends = digest(inputs(config, shard, origin), config.pairs.model_dump(mode="json"))
-    return publish_rows(config.root, "pairs", shard, depends, pairs(judgments))
+    clamp = config.judge.clamp
+    depends = digest(inputs(config, shard, origin), config.pairs.model_dump(mode="json"), clamp)
+    return publish_rows(config.root, "pairs", shard, depends, pairs(judgments, clamp))
 
 
 def label_demonstrations(config: RunConfig, shard: int) -> ShardReport:

@@ -10,8 +10,9 @@ from typing import Any
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from cai.config import RunConfig
+from cai.judges import joint_stage
 from cai.pipeline import read_stage
-from cai.report.status import shard_reports, summed
+from cai.report.status import judges_used, shard_reports, summed
 from cai.rows import Judgment, Reply, Revision
 
 SAMPLES = 3
@@ -31,6 +32,14 @@ async def publish_stage(config: RunConfig, stage: str) -> None:
     await acreate_table_artifact(
         table=table, key=key_of(config, stage), description=f"{config.name}: {stage}"
     )
+    if (used := judges_used(config.root, config.judge.model_dump(), stage)) is not None:
+        rows: list[dict[str, Any]] = [use.model_dump() for use in used.judges]
+        rows += [{"judge": "all", **used.model_dump(exclude={"judges", "saving", "kind"})}]
+        rows += [{"judge": "saving", **used.saving.model_dump()}] if used.saving else []
+        description = f"{config.name}: {used.kind} of {stage}"
+        await acreate_table_artifact(
+            table=rows, key=key_of(config, f"judges-{stage}"), description=description
+        )
     if lines := sample_lines(config, stage):
         markdown = f"# {config.name}: {stage}\n\n" + "\n\n".join(lines)
         await acreate_markdown_artifact(markdown=markdown, key=key_of(config, f"{stage}-samples"))
@@ -47,7 +56,7 @@ def sample_lines(config: RunConfig, stage: str) -> list[str]:
     if stage == "revise":
         changed = (row for row in read_stage(config, stage, Revision) if row.changed)
         return [_revision(row) for row in islice(changed, SAMPLES)]
-    if stage in ("judge", "sft-judge"):
+    if joint_stage(stage) is not None:
         return [_judgment(row) for row in islice(read_stage(config, stage, Judgment), SAMPLES)]
     return []
 
@@ -58,7 +67,9 @@ def _revision(row: Revision) -> str:
 
 
 def _judgment(row: Judgment) -> str:
-    verdicts = ", ".join(f"{v.principle} {v.order}: {v.failure or f'{v.p:.2f}'}" for v in row.verdicts)
+    verdicts = ", ".join(
+        f"{v.judge}, {v.principle} {v.order}: {v.failure or f'{v.p:.2f}'}" for v in row.verdicts
+    )
     label = row.state if row.p is None else f"{row.state}, p(a) = {row.p:.2f}"
     return f"**{_safe(row.id)}** {label} ({_safe(verdicts)})\n\n{_quote(row.a.text)}\n\n{_quote(row.b.text)}"
 

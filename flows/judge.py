@@ -9,14 +9,17 @@ from prefect import flow, task
 from cai.config import RunConfig
 from cai.config_file import override_config
 from cai.export import export_run
+from cai.judges import judge_stages
 from cai.preflight import preflight
-from cai.publish import label_demonstrations, label_pairs
+from cai.publish import combine_judges, label_demonstrations, label_pairs
+from cai.qualification import is_gated
 from cai.report.filter import write_filter
 from cai.runfolder import start_run
 from cai.shard import ShardReport
 from flows.artifacts import publish_stage
-from flows.common import TASK, run_shard_stage, run_stages
+from flows.common import TASK, ShardTask, run_shard_stage, run_stages
 from flows.generate import generate_task, prompts_task
+from flows.qualify import conclude, measure_tasks
 from flows.revise import revise_task
 from flows.serving import Endpoints
 
@@ -25,6 +28,26 @@ from flows.serving import Endpoints
 async def judge_task(config: RunConfig, stage: str, shard: int, endpoints: Endpoints) -> ShardReport:
     """Label the pairs of one shard."""
     return await run_shard_stage(config, stage, shard, endpoints)
+
+
+@task(name="combine", task_run_name="{stage}-{shard}", **TASK)
+async def combine_task(config: RunConfig, stage: str, shard: int) -> ShardReport:
+    """What the judges of a jury or a cascade add up to over one shard; no model is asked."""
+    return combine_judges(config, stage, shard)
+
+
+def judge_tasks(config: RunConfig, stage: str) -> dict[str, ShardTask]:
+    """The stages in which the judges of `judge` or `sft-judge` are asked, in order."""
+    return dict.fromkeys(judge_stages(config, stage), judge_task)
+
+
+async def combine(config: RunConfig, stage: str) -> None:
+    """Publish `judge` or `sft-judge` from the stages of its judges; a single judge has done so itself."""
+    if config.judge.model:
+        return
+    for shard in range(config.shards):
+        await combine_task(config, stage, shard)
+    await publish_stage(config, stage)
 
 
 @task(name="export", **TASK)
@@ -48,5 +71,10 @@ async def judge(config: RunConfig, overrides: list[str] | None = None) -> dict[s
     await preflight(config)
     with start_run(config):
         await prompts_task(config)
-        await run_stages(config, {"generate": generate_task, "revise": revise_task, "judge": judge_task})
+        stages = measure_tasks(config) if is_gated(config) else {}
+        stages |= {"generate": generate_task, "revise": revise_task}
+        await run_stages(config, stages | judge_tasks(config, "judge"))
+        if is_gated(config):
+            await conclude(config)
+        await combine(config, "judge")
         return await export_task(config, ["preference", "sft"])

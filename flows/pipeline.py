@@ -13,15 +13,17 @@ from prefect import flow
 
 from cai.config import RunConfig
 from cai.config_file import override_config
-from cai.pipeline import judged_sources
+from cai.judges import judged_sources
 from cai.preflight import preflight
+from cai.qualification import is_gated
 from cai.report.page import write_report
 from cai.report.status import run_status
 from cai.runfolder import finish_run, start_run
 from flows.common import run_stages
 from flows.evaluate import evaluate_models, evaluate_task, held_out_task
 from flows.generate import generate_task, prompts_task
-from flows.judge import export_task, judge_task
+from flows.judge import combine, export_task, judge_tasks
+from flows.qualify import conclude, measure_tasks
 from flows.revise import revise_task
 from flows.serving import with_policy
 from flows.train import checkpoint, train_task
@@ -38,11 +40,15 @@ async def pipeline(config: RunConfig, overrides: list[str] | None = None) -> dic
     started = time.monotonic()
     with start_run(config):
         await prompts_task(config)
-        stages = {"generate": generate_task, "revise": revise_task, "judge": judge_task}
+        stages = measure_tasks(config) if is_gated(config) else {}
+        stages |= {"generate": generate_task, "revise": revise_task}
         if config.evaluate:
             await held_out_task(config)
             stages["evaluate-base"] = evaluate_task  # while the base model is being served anyway
-        await run_stages(config, stages)
+        await run_stages(config, stages | judge_tasks(config, "judge"))
+        if is_gated(config):
+            await conclude(config)
+        await combine(config, "judge")
         parts = ["sft"] if "revision" in judged_sources(config, "judge") else []
         dataset = await export_task(config, parts if config.recipe == "paper" else [*parts, "preference"])
         base = config.models[config.policy.model].model
@@ -51,7 +57,8 @@ async def pipeline(config: RunConfig, overrides: list[str] | None = None) -> dic
             base = str(checkpoint(config, "sft"))
         if config.recipe == "paper":
             policy = with_policy(config, "sft", checkpoint(config, "sft"))
-            await run_stages(policy, {"sft-generate": generate_task, "sft-judge": judge_task})
+            await run_stages(policy, {"sft-generate": generate_task, **judge_tasks(config, "sft-judge")})
+            await combine(config, "sft-judge")
             dataset = await export_task(config, ["preference"])
         if config.dpo:
             await train_task(config, "dpo", base)

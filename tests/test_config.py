@@ -68,6 +68,12 @@ def load(tmp_path: Path, text: str, *overrides: str) -> RunConfig:
             r"'sft' is kept for the trained policy",
         ),
         ("judge:", "judge: [", r"run\.yaml:\d+: not valid YAML"),
+        ("  m: {", "  ../m: {backend: openai, model: x}\n  m: {", r"run\.yaml:5: models: '\.\./m' cannot be"),
+        ("  m: {", '  "m\\n": {backend: openai, model: x}\n  m: {', r"models: 'm\\n' cannot be part of"),
+        ("  model: m\n", "  jury: [m, n]\n", r"judge\.jury: 'n' is not under 'models' \(m\)"),
+        ("  model: m\n", "  cascade: [m]\n", r"cascade: \['m'\] needs two or more different models"),
+        ("  model: m\n", "  cascade: [m, m]\n", r"cascade: \['m', 'm'\] needs two or more different models"),
+        ("  model: m\n", "  model: m\n  jury: [m, n]\n", r"exactly one of 'model', 'jury' and 'cascade'"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -76,6 +82,27 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str
     with pytest.raises(ConfigError, match=message) as caught:
         load(tmp_path, GOOD.replace(old, new))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["jury", "cascade"])
+@pytest.mark.parametrize(
+    ("backend", "model", "same"),
+    [
+        ("vllm", "weights", True),
+        ("vllm", "./weights/", True),
+        ("vllm", "other", False),
+        ("openai", "weights", False),
+    ],
+)
+def test_judges_are_different_models(tmp_path: Path, kind: str, backend: str, model: str, same: bool) -> None:
+    """Two names for one model are refused by name, as they would only repeat each other."""
+    second = f"  n: {{backend: {backend}, model: {model}, endpoint: http://localhost:2/v1}}\npolicy:"
+    text = GOOD.replace("policy:", second).replace("  model: m\n", f"  {kind}: [m, n]\n")
+    if not same:
+        assert load(tmp_path, text).judge.judges == ("m", "n")
+        return
+    with pytest.raises(ConfigError, match=rf"judge\.{kind}: 'm' and 'n' are one model \(vllm .*leave it out"):
+        load(tmp_path, text)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "text"])

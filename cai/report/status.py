@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from cai.errors import ConfigError
+from cai.judges import labelled_file, member_stages
+from cai.report.judges import Judges, JudgeUse, judges_of
 from cai.shard import ShardReport, read_manifest
+from cai.stages.combine import ROW_CAUSES
 
 MODELS = ("base", "sft", "dpo")
-STAGES = ("prompts", "generate", "revise", "judge", "sft-generate", "sft-judge", "pairs", "demonstrations")
+JUDGED = ("judge", "sft-judge")
+
+
+def stage_names(judges: Sequence[str]) -> list[str]:
+    """The stages up to the dataset, in order; `judges`: the members of the run's jury or cascade, if it has one."""
+    first, second = ([*member_stages(judges, stage), stage] for stage in JUDGED)
+    return ["prompts", "generate", "revise", *first, "sft-generate", *second, "pairs", "demonstrations"]
 
 
 def shard_reports(root: Path, stage: str) -> list[ShardReport]:
@@ -40,6 +50,44 @@ def summed(reports: list[ShardReport]) -> dict[str, Any]:
     }
 
 
+def members_of(judge: Mapping[str, Any]) -> tuple[Literal["jury", "cascade"], list[str]] | None:
+    """How the several judges of a stored judge section work together, and their names; None for a single judge."""
+    if jury := judge.get("jury"):
+        return "jury", list(jury)
+    return ("cascade", list(cascade)) if (cascade := judge.get("cascade")) else None
+
+
+def judges_used(root: Path, judge: Mapping[str, Any], stage: str) -> Judges | None:
+    """What the judges of a stored judge section did for `judge` or `sft-judge`, over the shards that are done.
+
+    None for a single judge, and where there is nothing (yet) by these judges.
+    """
+    members = members_of(judge)
+    done = [report.shard for report in shard_reports(root, stage)]
+    counts = [read_json(labelled_file(root, stage, shard)) for shard in done]
+    if members is None or not done:
+        return None
+    kind, names = members
+    if any(count is None or sorted(count["judges"]) != sorted(names) for count in counts):
+        return None
+    uses = []
+    for member, name in member_stages(names, stage).items():
+        total = summed([report for report in shard_reports(root, member) if report.shard in done])
+        lost = sum(count for reason, count in total["drops"].items() if reason in ROW_CAUSES)
+        uses.append(
+            JudgeUse(
+                judge=name,
+                asked=total["rows_in"] - lost,
+                labelled=sum(count["judges"][name] for count in counts),
+                calls=total["calls"],
+                prompt_tokens=total["prompt_tokens"],
+                completion_tokens=total["completion_tokens"],
+                cost=total["cost"],
+            )
+        )
+    return judges_of(kind, uses, sum(count["labelled"] for count in counts))
+
+
 def read_json(path: Path) -> Any:
     """A JSON file of the run, or None where it is not there (yet)."""
     return orjson.loads(path.read_bytes()) if path.is_file() else None
@@ -49,8 +97,18 @@ def run_status(root: Path) -> dict[str, Any]:
     """Everything `cai status --json` prints. Raises ConfigError where `root` is not a run."""
     if not (root / "config.json").is_file():
         raise ConfigError(f"{root}: not a run (no config.json); runs lie in outputs/<name>")
-    names = [*STAGES, "held-out", *(f"{what}-{model}" for what in ("evaluate", "grade") for model in MODELS)]
+    config = read_json(root / "config.json")
+    members = members_of(config["judge"])
+    first, *rest = stage_names(members[1] if members else ())
+    judges_named = members[1] if members else [config["judge"]["model"]]
+    names = [first, *map(stage_of, judges_named), *rest, "held-out"]
+    names += [f"{what}-{model}" for what in ("evaluate", "grade") for model in MODELS]
     stages = {name: summed(reports) for name in names if (reports := shard_reports(root, name))}
+    judges = {
+        stage: used.model_dump(mode="json")
+        for stage in JUDGED
+        if (used := judges_used(root, config["judge"], stage)) is not None
+    }
     training = {
         kind: report
         for kind in ("sft", "dpo")
@@ -61,11 +119,13 @@ def run_status(root: Path) -> dict[str, Any]:
         "run": root.name,
         "state": summary.get("state", "unfinished"),
         "seconds": summary.get("seconds"),
-        "config": read_json(root / "config.json"),
+        "config": config,
         "constitution": read_json(root / "constitution.json"),
         "stages": stages,
+        "judges": judges,
         "dataset": summary.get("dataset", {}),
         "training": training,
+        "qualification": read_json(root / "qualification.json"),
         "filter": read_json(root / "filter.json"),
         "evaluation": read_json(root / "evaluation.json") or {},
         "report": str(root / "report.html") if (root / "report.html").is_file() else None,

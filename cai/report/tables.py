@@ -57,6 +57,34 @@ def stage_table(status: dict[str, Any]) -> Table:
     return table
 
 
+def judges_table(stage: str, judges: dict[str, Any]) -> Table:
+    """What each judge of a jury or a cascade was asked and labelled, its calls, tokens and (where priced) cost."""
+    table = Table(title=f"{judges['kind']} of {stage}", title_justify="left")
+    priced = any(use["cost"] is not None for use in judges["judges"] if use["calls"])
+    for column in ("judge", "asked", "labelled", "calls", "tokens in/out", *(("cost $",) if priced else ())):
+        table.add_column(column, justify="left" if column == "judge" else "right", no_wrap=column != "judge")
+    for use in judges["judges"]:
+        tokens = f"{thousands(use['prompt_tokens'])}/{thousands(use['completion_tokens'])}"
+        cells = [f"{use['asked']:,}", f"{use['labelled']:,}", f"{use['calls']:,}", tokens]
+        cells += [f"{use['cost']:.2f}" if use["cost"] is not None else "–"] if priced else []
+        table.add_row(plain(use["judge"]), *cells)
+    return table
+
+
+def saving_line(judges: dict[str, Any]) -> str:
+    """What a cascade saved against its last judge alone, in words."""
+    saving, last = judges["saving"], judges["judges"][-1]["judge"]
+    if saving["escalated_share"] is None:
+        return "nothing to compare"
+    line = f"{saving['escalated']:,} of {judges['compared']:,} went on ({saving['escalated_share']:.0%})"
+    line += f"; {saving['saved_share']:.0%} of {last}'s calls saved"
+    if saving["saved_calls"] is not None:
+        line += f": {saving['saved_calls']:,} of {saving['all_calls']:,}"
+    if saving["saved_cost"] is not None and saving["all_cost"]:
+        line += f"; ${judges['cost']:.2f} in all instead of ${saving['all_cost']:.2f}"
+    return line
+
+
 def evaluation_table(evaluation: dict[str, Any]) -> Table:
     """Harmless, helpful and over-refusal of each model on the held-out prompts, in per cent with 95 % intervals."""
     table = Table(title="held-out prompts, % [95 % interval]", title_justify="left")
@@ -75,6 +103,10 @@ def evaluation_table(evaluation: dict[str, Any]) -> Table:
 def print_status(status: dict[str, Any], console: Console) -> None:
     """The whole summary of a run."""
     console.print(stage_table(status))
+    for stage, judges in status["judges"].items():
+        console.print(judges_table(stage, judges))
+        if judges["saving"]:
+            console.print(plain(saving_line(judges)), soft_wrap=True)
     if status["evaluation"]:
         console.print(evaluation_table(status["evaluation"]))
     root = f"{status['config']['outputs']}/{status['run']}"

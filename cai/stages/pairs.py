@@ -8,8 +8,12 @@ from cai.judge.label import margin
 from cai.rows import Candidate, Demonstration, Drop, Judgment, JudgmentState, Message, Pair, Revision
 
 
-def pairs(judgments: Iterable[Judgment]) -> Iterator[Pair | Drop]:
-    """One pair for each labelled judgment; other states are drops by that name, repeated texts `duplicate`."""
+def pairs(judgments: Iterable[Judgment], clamp: float | None = None) -> Iterator[Pair | Drop]:
+    """One pair for each labelled judgment; other states are drops by that name, repeated texts `duplicate`.
+
+    `clamp`: the largest p that a pair carries, its margin with it (Bai et al. 2022, section 4.1, trains on such
+    labels, for a judge that reasons is too sure of itself); which pairs there are does not depend on it.
+    """
     prompt_id = ""
     seen: set[tuple[str, str]] = set()
     for judgment in judgments:
@@ -18,7 +22,7 @@ def pairs(judgments: Iterable[Judgment]) -> Iterator[Pair | Drop]:
         if judgment.state != "labelled" or judgment.p is None:
             yield Drop(id=judgment.id, stage="pairs", reason=judgment.state, detail=f"p {judgment.p}")
             continue
-        pair = _pair(judgment, judgment.p)
+        pair = _pair(judgment, judgment.p, clamp)
         texts = (pair.chosen[0].content, pair.rejected[0].content)
         if texts in seen or texts[::-1] in seen:
             yield Drop(id=judgment.id, stage="pairs", reason="duplicate")
@@ -27,9 +31,9 @@ def pairs(judgments: Iterable[Judgment]) -> Iterator[Pair | Drop]:
         yield pair
 
 
-def _pair(judgment: Judgment, p: float) -> Pair:
+def _pair(judgment: Judgment, p: float, clamp: float | None) -> Pair:
     better, worse = (judgment.a, judgment.b) if p > 0.5 else (judgment.b, judgment.a)
-    sure = max(p, 1 - p)
+    sure = min(max(p, 1 - p), clamp or 1.0)
     return Pair(
         id=judgment.id,
         prompt=judgment.prompt.messages,
