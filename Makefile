@@ -23,6 +23,8 @@ lint: install
 
 bench: install
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/judging.py
+	$(BIN)/python benchmarks/promise.py --truth
 
 clean:
 	rm -rf outputs/* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

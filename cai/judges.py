@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cai.calibration import read_calibration, rules
 from cai.config import RunConfig
 from cai.judge.label import JudgeRule
 from cai.rows import Comparison, Drop, Judgment, Reply, Revision
@@ -37,6 +38,16 @@ def judge_stages(config: RunConfig, stage: str) -> dict[str, str]:
     return member_stages(config.judge.judges, stage)
 
 
+def qualify_stage(judge: str) -> str:
+    """The stage in which a judge is measured on labelled pairs."""
+    return f"qualify-{judge}"
+
+
+def qualified_judge(stage: str) -> str | None:
+    """The judge that a stage measures; None for any other stage."""
+    return stage.removeprefix("qualify-") if stage.startswith("qualify-") else None
+
+
 def joint_stage(stage: str) -> str | None:
     """`judge` or `sft-judge` for that stage or one of its judges'; None for any other stage."""
     return next(
@@ -54,13 +65,22 @@ def judged_sources(config: RunConfig, stage: str) -> tuple[PairSource, ...]:
 
 
 def judge_rule(config: RunConfig, name: str) -> JudgeRule:
-    """How the verdicts of the judge `name` become its label."""
-    return JudgeRule(config.judge.threshold)
+    """How the verdicts of the judge `name` become its label. Raises ConfigError as `cai.calibration.rules` does."""
+    judge = config.judge
+    if judge.calibration is None:
+        return JudgeRule(judge.threshold)
+    stored, place = read_calibration(Path(judge.calibration)), judge.judges.index(name)
+    if judge.jury:
+        return JudgeRule(judge.threshold, stored.members[place].curve)
+    return rules(stored, judge)[place]
 
 
 def pool_rule(config: RunConfig) -> JudgeRule:
-    """How the pooled labels of a jury become its label."""
-    return JudgeRule(config.judge.threshold)
+    """How the pooled labels of a jury become its label. Raises ConfigError as `cai.calibration.rules` does."""
+    judge = config.judge
+    if judge.calibration is None:
+        return JudgeRule(judge.threshold)
+    return rules(read_calibration(Path(judge.calibration)), judge)[0]
 
 
 def rule_key(rule: JudgeRule) -> list[Any]:

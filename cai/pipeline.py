@@ -26,11 +26,12 @@ from cai.judges import (
     judge_settings,
     judge_stages,
     judged_sources,
+    qualified_judge,
     rule_key,
 )
 from cai.models.base import ChatModel
 from cai.prompts import load_templates
-from cai.qualification import labelled_pairs, qualified_judge
+from cai.qualification import labelled_pairs
 from cai.rows import Prompt, Reply, Row
 from cai.run import Progress, run_shard
 from cai.shard import ShardReport, finished, shard_paths

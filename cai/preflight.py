@@ -11,7 +11,7 @@ from cai.constitution import load_constitution
 from cai.errors import ConfigError, ProviderError
 from cai.models import check_model, check_sampling, open_model, probe
 from cai.prompts import GRADING, Templates, load_templates
-from cai.qualification import kind_of, labelled_pairs, principles_a_pair, require_qualified
+from cai.qualification import is_gated, kind_of, labelled_pairs, principles_a_pair, require_qualified
 from cai.rows import Drop
 from cai.sources import read_prompts
 from cai.stages.verdict import check_method
@@ -42,7 +42,7 @@ def check_inputs(config: RunConfig) -> None:
         check_sampling(config.models[section.model], section.sampling.temperature, section.sampling.top_p)
         _check_model(section.model, config.models[section.model])
     _check_judge(config, templates)
-    if config.judge.require_qualification and config.judge.calibration is None:
+    if is_gated(config):
         labelled_pairs(config, constitution)
     for source in (*config.prompts, *(config.evaluate.sources if config.evaluate else ())):
         if source.path is not None:
@@ -89,7 +89,7 @@ def _check_judge(config: RunConfig, templates: Templates) -> None:
         stored = read_calibration(Path(judge.calibration))
         rules(stored, judge)
         if judge.require_qualification:
-            require_qualified(stored.figures)
+            require_qualified(stored.figures, judge.calibration)
 
 
 def _check_model(name: str, model: ModelConfig) -> None:

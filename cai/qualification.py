@@ -6,6 +6,7 @@ files alone, so `cai judge replay` shows the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cai.calibration import Calibration, calibrate
@@ -16,6 +17,7 @@ from cai.judge.cases import Case
 from cai.judge.curve import Method
 from cai.judge.fit import METHOD, Settings
 from cai.judge.summary import Kind, Summary, summarise
+from cai.judges import qualified_judge, qualify_stage
 from cai.labelled import case_of, read_pairs, tests_of
 from cai.report.status import shard_reports, summed
 from cai.rows import LabelledPair, Recorded
@@ -23,9 +25,9 @@ from cai.shard import shard_paths
 from cai.store import read_rows
 
 
-def stage_of(judge: str) -> str:
-    """The stage in which a judge is measured."""
-    return f"qualify-{judge}"
+def is_gated(config: RunConfig) -> bool:
+    """True where the run has its judges measured before they label; a calibration has done so already."""
+    return config.judge.require_qualification and config.judge.calibration is None
 
 
 def kind_of(config: RunConfig) -> Kind:
@@ -61,38 +63,51 @@ def principles_a_pair(config: RunConfig) -> int:
     return 1 if named == {True} else config.judge.principles
 
 
-def measured(config: RunConfig) -> list[tuple[str, list[Case]]]:
-    """For each judge its identity and what it said, as the stages have published it."""
+def measured(config: RunConfig, judges: Sequence[str]) -> list[tuple[str, list[Case]]]:
+    """For each of these judges its identity and what it said, as the stages have published it."""
     found: list[tuple[str, list[Case]]] = []
-    for judge in config.judge.judges:
-        rows = list(read_rows(shard_paths(config.root, stage_of(judge), 0).rows, Recorded))
+    for judge in judges:
+        rows = list(read_rows(shard_paths(config.root, qualify_stage(judge), 0).rows, Recorded))
         found.append((rows[0].judge if rows else judge, [case_of(row) for row in rows]))
     return found
 
 
-def summary_of(config: RunConfig, method: Method | None = None) -> Summary:
-    """The figures of the run's judges; `method` None: uncalibrated."""
+def settings_of(config: RunConfig, method: Method | None = None) -> Settings:
+    """How the figures of a run's judges are made; `method` None: uncalibrated."""
     judge = config.judge
-    settings = Settings(method, judge.threshold, judge.target_accuracy, judge.risk)
-    return summarise(measured(config), kind_of(config), settings)
+    return Settings(method, judge.threshold, judge.target_accuracy, judge.risk)
+
+
+def summary_of(config: RunConfig, method: Method | None = None) -> Summary:
+    """The figures of the run's judges together."""
+    return summarise(measured(config, config.judge.judges), kind_of(config), settings_of(config, method))
 
 
 def calibration_of(config: RunConfig, method: Method = METHOD) -> Calibration:
     """A calibration from what the run's judges said about the labelled pairs."""
     found = summary_of(config, method)
-    return calibrate(measured(config), method, principles_a_pair(config), found)
+    return calibrate(measured(config, config.judge.judges), method, principles_a_pair(config), found)
 
 
 def dropped(config: RunConfig) -> dict[str, dict[str, int]]:
     """Labelled pairs that a judge gave no verdicts on, by judge and reason."""
     return {
-        judge: summed(shard_reports(config.root, stage_of(judge)))["drops"] for judge in config.judge.judges
+        judge: summed(shard_reports(config.root, qualify_stage(judge)))["drops"]
+        for judge in config.judge.judges
     }
 
 
-def require_qualified(found: Summary) -> None:
-    """Raises JudgeError where the judge is refused."""
+def gate(config: RunConfig, stage: str) -> None:
+    """Raises JudgeError where the stage has measured a judge that this run must not let label."""
+    judge = qualified_judge(stage)
+    if judge is not None and is_gated(config):
+        found = summarise(measured(config, [judge]), "single", settings_of(config))
+        require_qualified(found, f"models.{judge}", f"; its verdicts are in {config.root / stage}")
+
+
+def require_qualified(found: Summary, judge: str, more: str = "") -> None:
+    """Raises JudgeError where `judge` is refused."""
     if not found.qualified:
         raise JudgeError(
-            f"judge.require_qualification: {found.judge} is refused: {'; '.join(found.reasons)}; nothing was labelled"
+            f"judge.require_qualification: {judge} is refused and labels nothing: {'; '.join(found.reasons)}{more}"
         )

@@ -13,7 +13,9 @@ from typing import Any
 from prefect.cache_policies import NO_CACHE
 
 from cai.config import RunConfig
+from cai.judges import qualified_judge
 from cai.pipeline import is_done, job_of, role_of, run_job, shards_of
+from cai.qualification import gate
 from cai.report.status import shard_reports, summed
 from cai.shard import ShardReport
 from flows.artifacts import publish_stage
@@ -54,6 +56,7 @@ async def run_stages(config: RunConfig, tasks: Mapping[str, ShardTask]) -> None:
     for group in _groups(config, list(tasks)):
         if await _all_done(config, group):
             for stage in group:
+                gate(config, stage)
                 await publish_stage(config, stage)
             continue
         async with serving(config, [role_of(config, stage) for stage in group]) as endpoints:
@@ -63,14 +66,23 @@ async def run_stages(config: RunConfig, tasks: Mapping[str, ShardTask]) -> None:
 async def _run_group(config: RunConfig, tasks: Mapping[str, ShardTask], endpoints: Endpoints) -> None:
     slots = asyncio.Semaphore(ACTIVE_SHARDS)
 
+    first = [
+        stage for stage in tasks if qualified_judge(stage)
+    ]  # may refuse its judge: nothing starts before
+    chained = {stage: task for stage, task in tasks.items() if stage not in first}
+
     async def chain(shard: int) -> None:
         async with slots:
-            for stage, task in tasks.items():
+            for stage, task in chained.items():
                 if shard < shards_of(config, stage):
                     await task(config, stage, shard, endpoints)
 
     with board:
-        await all_of([chain(shard) for shard in range(max(shards_of(config, stage) for stage in tasks))])
+        for stage in first:
+            await tasks[stage](config, stage, 0, endpoints)
+        await all_of(
+            [chain(shard) for shard in range(max((shards_of(config, stage) for stage in chained), default=0))]
+        )
     for stage in tasks:
         await publish_stage(config, stage)
 

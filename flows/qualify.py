@@ -14,25 +14,38 @@ from cai.config_file import override_config
 from cai.judge.curve import Method
 from cai.judge.fit import METHOD
 from cai.judge.summary import Summary
+from cai.judges import qualify_stage
 from cai.preflight import preflight_judge
-from cai.qualification import calibration_of, dropped, require_qualified, stage_of, summary_of, to_measure
+from cai.qualification import calibration_of, dropped, gate, summary_of, to_measure
 from cai.runfolder import hold_run
 from cai.shard import ShardReport
 from cai.store import write_json
 from flows.artifacts import key_of
-from flows.common import TASK, run_shard_stage, run_stages
+from flows.common import TASK, ShardTask, run_shard_stage, run_stages
 from flows.serving import Endpoints
 
 
 @task(name="qualify", task_run_name="{stage}", **TASK)
 async def measure_task(config: RunConfig, stage: str, shard: int, endpoints: Endpoints) -> ShardReport:
-    """One judge's verdicts on the labelled pairs."""
-    return await run_shard_stage(config, stage, shard, endpoints)
+    """One judge's verdicts on the labelled pairs; stops a run whose judges must qualify and do not."""
+    report = await run_shard_stage(config, stage, shard, endpoints)
+    gate(config, stage)
+    return report
+
+
+def measure_tasks(config: RunConfig) -> dict[str, ShardTask]:
+    """The stages in which the judges are measured, in order."""
+    return {qualify_stage(judge): measure_task for judge in config.judge.judges}
 
 
 async def measure_judges(config: RunConfig, method: Method | None = None) -> Summary:
-    """Ask every judge, write `qualification.json`, publish the decision as an artifact; returns the figures."""
-    await run_stages(config, {stage_of(judge): measure_task for judge in config.judge.judges})
+    """Ask every judge about the labelled pairs; returns the figures."""
+    await run_stages(config, measure_tasks(config))
+    return await conclude(config, method)
+
+
+async def conclude(config: RunConfig, method: Method | None = None) -> Summary:
+    """Write `qualification.json` from what the judges said, and publish it as an artifact."""
     found = summary_of(config, method)
     write_json(
         config.root / "qualification.json", found.model_dump(mode="json") | {"dropped": dropped(config)}
@@ -45,15 +58,6 @@ async def measure_judges(config: RunConfig, method: Method | None = None) -> Sum
     table += [{"what": "reason", "value": reason} for reason in found.reasons]
     await acreate_table_artifact(table=table, key=key_of(config, "qualification"))
     return found
-
-
-async def require_qualification(config: RunConfig) -> None:
-    """Stop with JudgeError where `judge.require_qualification` is set and the judge does not pass.
-
-    A calibration has measured its judge already; without one, the judge is measured now.
-    """
-    if config.judge.require_qualification and config.judge.calibration is None:
-        require_qualified(await measure_judges(config))
 
 
 @flow(name="cai-qualify")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import orjson
 
 from cai.errors import ConfigError
-from cai.judges import labelled_file, member_stages
+from cai.judges import labelled_file, member_stages, qualify_stage
 from cai.report.judges import Judges, JudgeUse, judges_of
 from cai.shard import ShardReport, read_manifest
 from cai.stages.combine import ROW_CAUSES
@@ -101,7 +101,7 @@ def run_status(root: Path) -> dict[str, Any]:
     members = members_of(config["judge"])
     first, *rest = stage_names(members[1] if members else ())
     judges_named = members[1] if members else [config["judge"]["model"]]
-    names = [first, *map(stage_of, judges_named), *rest, "held-out"]
+    names = [first, *map(qualify_stage, judges_named), *rest, "held-out"]
     names += [f"{what}-{model}" for what in ("evaluate", "grade") for model in MODELS]
     stages = {name: summed(reports) for name in names if (reports := shard_reports(root, name))}
     judges = {

@@ -115,7 +115,7 @@ async def test_an_unqualified_judge_labels_nothing(tmp_path: Path) -> None:
         config = run_of(tmp_path, server.openai_url, labelled=labelled(tmp_path), require_qualification=True)
         for _ in range(2):
             with pytest.raises(
-                JudgeError, match=r"toy.* is refused: .*wrong when both orders agree.*nothing was labelled"
+                JudgeError, match=r"models.toy is refused and labels nothing: .*wrong when both orders agree"
             ):
                 await pipeline(config)
             assert not (config.root / "judge").exists()
