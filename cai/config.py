@@ -69,8 +69,8 @@ class ModelConfig(Section):
 
     `model`: the provider's name for it, or a local folder with weights. `endpoint`: base URL of an
     OpenAI-compatible server (vllm) or of a proxy (openai, anthropic). `api_key_env`: name of the
-    environment variable that holds the key, never the key itself. `logprobs` false (openai): the model gives
-    none, so as a judge it states its confidence.
+    environment variable that holds the key, never the key itself. `logprobs` false: the model gives none,
+    so as a judge it states its confidence.
     """
 
     backend: Literal["vllm", "openai", "anthropic"]

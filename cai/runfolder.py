@@ -43,8 +43,9 @@ def start_run(config: RunConfig) -> Iterator[None]:
         write_json(config.root / "config.json", config)
         write_json(config.root / "constitution.json", load_constitution(config.constitution))
         write_json(config.root / "summary.json", {"state": "unfinished"})
-        # an earlier evaluation may be another config's; this run writes its own, or has none
-        (config.root / "evaluation.json").unlink(missing_ok=True)
+        # an earlier one may be another config's; this run writes its own, or has none
+        for name in ("evaluation.json", "qualification.json", "filter.json"):
+            (config.root / name).unlink(missing_ok=True)
         yield
 
 

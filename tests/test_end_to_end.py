@@ -43,7 +43,7 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A finished small demo, in a folder that looks like the checkout; its `mine` is the same run again."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("cai", "constitutions", "flows"):
+    for name in ("cai", "constitutions", "flows", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
     smaller = [part for value in SMALLER for part in ("--set", value)]
     run([sys.executable, "-m", "cai", "demo", *smaller], folder)
@@ -64,6 +64,7 @@ def test_the_demo_improves_the_model(demo: Path) -> None:
         assert set(evaluation[name]) == {"harmless", "helpful", "overrefusal", "unscored"}
     harmless = {name: evaluation[name]["harmless"] for name in ("base", "sft", "dpo")}
     assert all(set(rate) == {"rate", "low", "high", "n"} and rate["n"] > 30 for rate in harmless.values())
+    assert status(demo)["qualification"]["qualified"] is True
     assert harmless["dpo"]["rate"] >= harmless["base"]["rate"] + 0.15
     assert evaluation["dpo"]["helpful"]["rate"] >= evaluation["base"]["helpful"]["rate"] - 0.1
 
@@ -125,6 +126,18 @@ args = DPOConfig("trl", max_steps=1, per_device_train_batch_size=4, use_cpu=True
 DPOTrainer(model, args=args, train_dataset=pairs, processing_class=tokenizer).train()
 """
     run([sys.executable, "-c", code], demo)
+
+
+def test_two_orders_and_a_calibration_label_better_than_one_order(demo: Path) -> None:
+    """By the exact rules of the world: fewer wrong labels at no less coverage, on prompts that taught nothing."""
+    done = run(
+        [sys.executable, "benchmarks/labels.py", "outputs/demo", "--target-accuracy", "0.9", "--json"], demo
+    )
+    found = json.loads(done.stdout)
+    one, both, calibrated = found["ways"].values()
+    assert one["labels"] > 100
+    assert both["wrong"] <= one["wrong"] and both["accuracy"] >= one["accuracy"]
+    assert calibrated["accuracy"] >= 0.9 and calibrated["coverage"] > 0.3
 
 
 def test_readme_commands(demo: Path) -> None:

@@ -12,11 +12,20 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from cai.calibration import read_calibration
 from cai.config import RunConfig
 from cai.models.base import derive_seed
 from cai.pipeline import read_stage, shards_of
 from cai.report.filter import judge_stage, write_filter
-from cai.report.plots import confidence_plot, evaluation_plot, shares_plot, threshold_plot, visible
+from cai.report.plots import (
+    confidence_plot,
+    evaluation_plot,
+    reliability_plot,
+    risk_plot,
+    shares_plot,
+    threshold_plot,
+    visible,
+)
 from cai.report.status import run_status, shard_reports
 from cai.report.tables import METRICS, percent
 from cai.rows import Revision
@@ -34,6 +43,7 @@ def write_report(config: RunConfig) -> Path:
     status = run_status(config.root)
     drawn, violated, examples = _revisions(config)
     kept = write_filter(config) if _finished(config, judge_stage(config)) else None
+    trust = _trust(config, status)
     environment = Environment(
         loader=PackageLoader("cai", "report"), autoescape=True, undefined=StrictUndefined
     )
@@ -52,6 +62,8 @@ def write_report(config: RunConfig) -> Path:
         rows={name: [percent(rates.get(metric)) for metric in METRICS] for name, rates in evaluation.items()},
         drawn=drawn,
         violated=violated,
+        trust=trust,
+        trust_plots=trust and {"reliability": reliability_plot(trust), "risk": risk_plot(trust)},
         filter=kept,
         filter_view=None if kept is None else _filter_view(kept),
         examples=[_example(revision) for revision in examples],
@@ -61,6 +73,14 @@ def write_report(config: RunConfig) -> Path:
     path = config.root / "report.html"
     write_text(path, page.encode("utf-8", "replace").decode())
     return path
+
+
+def _trust(config: RunConfig, status: dict[str, Any]) -> dict[str, Any] | None:
+    """What is known of the judge from labelled pairs: measured in this run, or by the calibration that it applies."""
+    if config.judge.calibration is not None and Path(config.judge.calibration).is_file():
+        return read_calibration(Path(config.judge.calibration)).figures.model_dump(mode="json")
+    found: dict[str, Any] | None = status["qualification"]
+    return found
 
 
 def _finished(config: RunConfig, stage: str) -> bool:

@@ -124,6 +124,58 @@ def shares_plot(rows: list[tuple[str, Mapping[str, Any]]]) -> Markup:
     return to_html(figure, height=130 + 36 * len(rows))
 
 
+def reliability_plot(found: Mapping[str, Any]) -> Markup:
+    """How sure the judge was against how often it was right, on labelled pairs. `found`: figures of a judge."""
+    import plotly.graph_objects as go
+
+    bins = found["reliability"]
+    figure = go.Figure()
+    figure.add_scatter(
+        name="perfectly calibrated",
+        x=[0.5, 1],
+        y=[50, 100],
+        mode="lines",
+        line={"color": "#888", "dash": "dot"},
+    )
+    figure.add_scatter(
+        name="right, % of the pairs",
+        x=[bin["confidence"] for bin in bins],
+        y=[100 * bin["accuracy"] for bin in bins],
+        text=[f"{bin['n']} pairs" for bin in bins],
+        error_y={
+            "color": "#888",
+            "array": [100 * (bin["interval"][1] - bin["accuracy"]) for bin in bins],
+            "arrayminus": [100 * (bin["accuracy"] - bin["interval"][0]) for bin in bins],
+        },
+        mode="markers",
+        marker={"color": AFTER, "size": 9},
+    )
+    figure.update_layout(xaxis_title="confidence of the judge itself, max(p, 1 − p)", yaxis_range=[0, 103])
+    return to_html(figure)
+
+
+def risk_plot(found: Mapping[str, Any]) -> Markup:
+    """Accuracy of what thresholds keep against how much they keep, on labelled pairs."""
+    import plotly.graph_objects as go
+
+    points = [point for point in found["risk_coverage"] if point["accuracy"] is not None]
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[100 * point["coverage"] for point in points],
+        y=[100 * point["accuracy"] for point in points],
+        text=[f"from {point['threshold']:.2f} on: {point['n']} pairs" for point in points],
+        error_y={
+            "color": "#888",
+            "array": [100 * (point["interval"][1] - point["accuracy"]) for point in points],
+            "arrayminus": [100 * (point["accuracy"] - point["interval"][0]) for point in points],
+        },
+        mode="lines+markers",
+        line_color=AFTER,
+    )
+    figure.update_layout(xaxis_title="labelled pairs kept, %", yaxis_title="right, %", showlegend=False)
+    return to_html(figure)
+
+
 def _label(name: str) -> str:
     """A name as plotly shows it as it is: it takes some tags for markup."""
     name = visible(name)

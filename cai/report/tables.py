@@ -107,6 +107,12 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         console.print(judges_table(stage, judges))
         if judges["saving"]:
             console.print(plain(saving_line(judges)), soft_wrap=True)
+    if found := status["qualification"]:
+        decision = "qualified" if found["qualified"] else "refused"
+        low, high = found["accuracy_interval"] or (None, None)
+        right = plain(percent({"rate": found["accuracy"], "low": low, "high": high}))
+        pairs = f"{found['scored']:,} labelled pairs"
+        console.print(f"judge    {decision}: {right} % right on {pairs}", soft_wrap=True, highlight=False)
     if status["evaluation"]:
         console.print(evaluation_table(status["evaluation"]))
     root = f"{status['config']['outputs']}/{status['run']}"

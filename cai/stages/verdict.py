@@ -35,6 +35,7 @@ from cai.rows import Message, Verdict, VerdictMethod
 Order = Literal["ab", "ba"]
 Failure = Literal["unparsed", "refused"]
 CHOICES = ("A", "B")
+REASONING_TOKENS = 64  # fewer hold no thought
 
 
 class Answer(NamedTuple):
@@ -55,6 +56,11 @@ def check_method(judge: JudgeConfig, name: str, model: ModelConfig, templates: T
     if judge.method == "samples" and judge.sampling.temperature == 0:
         raise ConfigError(
             "judge.sampling.temperature: 0 gives the same sample every time; set it to 1 for method: samples"
+        )
+    if judge.reasoning and judge.sampling.max_tokens < REASONING_TOKENS:
+        raise ConfigError(
+            f"judge.sampling.max_tokens: {judge.sampling.max_tokens} would cut every reasoning off; give "
+            f"judge.reasoning at least {REASONING_TOKENS}, better 512"
         )
     if judge.reasoning and (missing := REASONING - set(templates)):
         raise ConfigError(
