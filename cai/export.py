@@ -17,6 +17,7 @@ from cai import __version__
 from cai.config import RunConfig
 from cai.constitution import load_constitution
 from cai.errors import StoreError
+from cai.judges import thresholds
 from cai.pipeline import read_stage
 from cai.report.status import shard_reports, stage_names, summed
 from cai.rows import Demonstration, Pair, Row
@@ -80,7 +81,10 @@ def _write_card(config: RunConfig, counts: dict[str, int], drops: Counter[tuple[
         constitution=constitution,
         recipe=config.recipe,
         seed=config.seed,
-        threshold=config.judge.threshold,
+        threshold=", ".join(
+            "–" if cut is None else f"{cut:.3f}" for cut in dict.fromkeys(thresholds(config))
+        ),
+        calibrated=config.judge.calibration is not None,
         clamp=config.judge.clamp,
         configs=parts,
         models={role: config.models[name].model for role, name in roles.items()},

@@ -83,6 +83,13 @@ def pool_rule(config: RunConfig) -> JudgeRule:
     return rules(read_calibration(Path(judge.calibration)), judge)[0]
 
 
+def thresholds(config: RunConfig) -> list[float | None]:
+    """The thresholds in force, one for each judge of a cascade; None for one that keeps nothing."""
+    if config.judge.jury:
+        return [pool_rule(config).threshold]
+    return [judge_rule(config, name).threshold for name in config.judge.judges]
+
+
 def rule_key(rule: JudgeRule) -> list[Any]:
     """A rule as JSON-able values, for digests."""
     return [rule.threshold, rule.curve.model_dump(mode="json")]

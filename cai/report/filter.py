@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cai.config import RunConfig
+from cai.judges import thresholds
 from cai.pipeline import digest, read_stage
 from cai.report.filter_rows import Filter, Value
 from cai.report.shift import summarise
@@ -36,7 +37,8 @@ def write_filter(config: RunConfig) -> dict[str, Any]:
     """
     stage, path = judge_stage(config), config.root / "filter.json"
     rows = [report.rows.sha256 for report in shard_reports(config.root, stage)[: config.shards]]
-    threshold = None if config.judge.target_accuracy is not None else config.judge.threshold
+    in_force = set(thresholds(config))
+    threshold = in_force.pop() if len(in_force) == 1 else None
     only_samples = config.recipe == "direct" and "revision" not in config.pairs.sources
     inputs = digest(FORMAT, stage, rows, threshold, only_samples)
     done: dict[str, Any] | None = read_json(path)
