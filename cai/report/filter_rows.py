@@ -91,10 +91,10 @@ class Filter(Row):
     """What `filter.json` holds, of the comparisons that preference pairs are made from.
 
     `stage`: whose judgments. `inputs`: digest of all that was counted. `threshold`: the one in force; None where
-    the judges of a cascade have different ones. `judged`: judgments; `kept`: labelled ones; `coverage`: kept / judged; `states`: all six.
-    `before`: judgments whose p prefers a side, as though every such label were taken; `after`: labels. `kind`:
-    what was preferred over what; a judgment counts for each of its tags and principles. Values come in order of
-    size. `notes`: what to look at, in words.
+    the judges of a cascade have different ones. `judged`: judgments; `kept`: labelled ones; `coverage`: kept /
+    judged; `states`: all six. `before`: judgments whose p prefers a side, as though every such label were taken;
+    `after`: labels. `kind`: what was preferred over what; a judgment counts for each of its tags and principles.
+    Values come in order of size. `notes`: what to look at, in words.
     """
 
     stage: str
