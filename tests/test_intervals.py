@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.evaluate.intervals import Difference, Rate, difference, rate
+from cai.intervals import Difference, Rate, difference, rate
 
 OUTCOMES = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 

@@ -14,7 +14,7 @@ from typing import Literal
 from cai.calls import Ask
 from cai.config import JudgeConfig
 from cai.embedded.check import grade
-from cai.evaluate.intervals import Rate, rate
+from cai.intervals import Rate, rate
 from cai.models.base import Request, derive_seed
 from cai.prompts import Templates, grade_messages
 from cai.rows import Drop, Prompt, Reply, Row

@@ -7,7 +7,7 @@ from typing import Any
 
 from cai.config import RunConfig
 from cai.evaluate.grade import METRIC_OF_TAG, Graded, rates
-from cai.evaluate.intervals import difference
+from cai.intervals import difference
 from cai.pipeline import read_stage
 from cai.report.status import shard_reports, summed
 from cai.store import write_json

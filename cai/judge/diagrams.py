@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cai.evaluate.intervals import rate
+from cai.intervals import rate
 from cai.judge.cases import Case, hit, orders_of, outcome
 from cai.judge.label import JudgeRule
 from cai.rows import Row

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cai.evaluate.intervals import rate
+from cai.intervals import rate
 from cai.judge.cases import Case, hit, offset, scored, unscored_reason
 from cai.judge.curve import probability
 from cai.judge.diagrams import GRID, Bin, Interval, Kept, interval, keeps, longer, mean, reliability

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from cai.evaluate.intervals import rate
+from cai.intervals import rate
 from cai.judge.cases import Case, hit, offset, orders_of, scored
 from cai.judge.curve import probability
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cai.evaluate.intervals import rate
+from cai.intervals import rate
 from cai.judge.cases import Case, hit, offset
 from cai.judge.combine import Cascade, align, jury_cases, run_cascade
 from cai.judge.diagrams import interval

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import get_args
 
-from cai.evaluate.intervals import rate
+from cai.intervals import rate
 from cai.report.filter_rows import (
     Bin,
     Filter,
