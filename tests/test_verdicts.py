@@ -397,6 +397,7 @@ EMBEDDED = load_templates(str(MODEL_DIR.parent / "prompts"))
         ({"method": "logprobs"}, {"backend": "anthropic"}, r"models\.j: .*anthropic gives no logprobs; set judge"),
         ({"method": "logprobs"}, {"logprobs": False}, r"models\.j: .*logprobs: false; set judge\.method to stated"),
         ({"method": "samples", "sampling": {"temperature": 0}}, {}, r"judge\.sampling\.temperature: 0 .*set it to 1"),
+        ({"reasoning": True, "sampling": {"max_tokens": 4}}, {}, r"max_tokens: 4 would cut every reasoning off; give"),
         ({"reasoning": True}, {}, r"judge\.reasoning: true needs the template answer\.txt; copy it from"),
     ],
 )  # fmt: skip
