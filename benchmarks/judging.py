@@ -1,10 +1,10 @@
 """One-token judging against JSON verdicts and samples: tokens and seconds per label on real vLLM, side by side.
 
 The same labelled pairs of the embedded world are judged in both orders by the embedded model under each method,
-on the path that a run takes: a managed server, `open_model`, the journal, `ask_verdicts`, `label`. Every method
-gets a fresh server, so that none finds its prompts in another's prefix cache, and an untimed warm-up. Prints one
-JSON object. The embedded model never learned to write JSON: the grammar alone makes its verdicts readable, so
-the accuracy under `stated` says nothing about judges that can.
+on the path that a run takes: a managed server, `open_model`, the journal, `ask_verdicts`, `label`. Before each
+method the server's prefix cache is emptied, so that none finds its prompts in another's, and there is an untimed
+warm-up. Prints one JSON object. The embedded model never learned to write JSON: the grammar alone makes its
+verdicts readable, so the accuracy under `stated` says nothing about judges that can.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiohttp
 import orjson
 
 from cai.calls import Calls
@@ -30,7 +31,7 @@ from cai.embedded.corpus import judge_case
 from cai.journal import Journal
 from cai.judge.label import JudgeRule, Label, label
 from cai.models import open_model
-from cai.models.managed import managed_server
+from cai.models.managed import managed_key, managed_server
 from cai.prompts import load_templates
 from cai.rows import Message, VerdictMethod
 from cai.stages.verdict import ask_verdicts
@@ -41,7 +42,8 @@ EVEN = 0.05  # a pair whose intended preference is this near one half has no bet
 WARM_UP = 8
 LIMIT = 96
 SERVER = ManagedConfig(
-    args={"enforce-eager": True, "max-model-len": 2048, "max-num-seqs": LIMIT, "dtype": "bfloat16"}
+    args={"enforce-eager": True, "max-model-len": 2048, "max-num-seqs": LIMIT, "dtype": "bfloat16"},
+    env={"VLLM_SERVER_DEV_MODE": "1"},  # gives the server a way to empty its prefix cache
 )
 
 
@@ -84,23 +86,39 @@ async def judge_all(cases: Sequence[Case], judge: JudgeConfig, calls: Calls) -> 
     return list(await asyncio.gather(*(one(case) for case in cases)))
 
 
-async def measure(method: VerdictMethod, cases: Sequence[Case], warm_up: Sequence[Case]) -> dict[str, Any]:
-    """Judge all cases by one method on a server of its own."""
+async def measure_all(cases: Sequence[Case], warm_up: Sequence[Case]) -> dict[str, Any]:
+    """Every method, one after the other, on one server."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with managed_server(str(MODEL_DIR), SERVER, Path(folder) / "vllm.log") as endpoint:
+            return {method: await measure(method, cases, warm_up, endpoint) for method in METHODS}
+
+
+async def empty_cache(endpoint: str) -> None:
+    """Make the server forget every prompt."""
+    headers = {"Authorization": f"Bearer {managed_key(endpoint)}"}
+    url = endpoint.removesuffix("/v1") + "/reset_prefix_cache"
+    async with aiohttp.ClientSession(headers=headers) as session, session.post(url) as response:
+        response.raise_for_status()
+
+
+async def measure(
+    method: VerdictMethod, cases: Sequence[Case], warm_up: Sequence[Case], endpoint: str
+) -> dict[str, Any]:
+    """Judge all cases by one method."""
     config = ModelConfig(backend="vllm", model=str(MODEL_DIR), managed=SERVER, max_concurrency=LIMIT)
     temperature = 1.0 if method == "samples" else 0.0
     judge = JudgeConfig(model="judge", method=method, sampling=SamplingConfig(temperature=temperature))
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        async with managed_server(str(MODEL_DIR), SERVER, root / "vllm.log") as endpoint:
-            model = open_model("judge", config, endpoint=endpoint)
-            with Journal(root / "warm-up.jsonl") as journal:
-                await judge_all(warm_up, judge, Calls(model, journal, LIMIT))
-            with Journal(root / "calls.jsonl") as journal:
-                calls = Calls(model, journal, LIMIT)
-                start = time.perf_counter()
-                labels = await judge_all(cases, judge, calls)
-                seconds = time.perf_counter() - start
-            await model.close()
+        model = open_model("judge", config, endpoint=endpoint)
+        with Journal(Path(folder) / "warm-up.jsonl") as journal:
+            await judge_all(warm_up, judge, Calls(model, journal, LIMIT))
+        await empty_cache(endpoint)
+        with Journal(Path(folder) / "calls.jsonl") as journal:
+            calls = Calls(model, journal, LIMIT)
+            start = time.perf_counter()
+            labels = await judge_all(cases, judge, calls)
+            seconds = time.perf_counter() - start
+        await model.close()
     return {
         "calls": calls.tally.made,
         "prompt_tokens_per_label": round(calls.tally.prompt_tokens / len(cases), 1),
@@ -118,10 +136,10 @@ def accuracy(cases: Sequence[Case], labels: Sequence[Label]) -> float:
     return round(right / len(clear), 3)
 
 
-def compare(pairs: int, seed: int, methods: Sequence[VerdictMethod]) -> dict[str, Any]:
-    """The methods on the same pairs, and what a JSON verdict costs in units of a one-token answer."""
+def compare(pairs: int, seed: int) -> dict[str, Any]:
+    """All methods on the same pairs, and what a JSON verdict costs in units of a one-token answer."""
     cases, warm_up = draw_cases(seed, pairs), draw_cases(seed + 1, WARM_UP)
-    found: dict[str, Any] = {method: asyncio.run(measure(method, cases, warm_up)) for method in methods}
+    found = asyncio.run(measure_all(cases, warm_up))
     ratios = {
         name: round(found["stated"][name] / found["logprobs"][name], 2)
         for name in ("prompt_tokens_per_label", "completion_tokens_per_label", "seconds_per_label")
@@ -137,9 +155,8 @@ def main() -> None:
     )
     parser.add_argument("--pairs", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--samples", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
-    result = compare(options.pairs, options.seed, (*METHODS[:2], *(METHODS[2:] if options.samples else ())))
+    result = compare(options.pairs, options.seed)
     sys.stdout.buffer.write(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
 
 
