@@ -104,15 +104,19 @@ def _confidences(cases: Sequence[Case], curve: Curve) -> list[Confidence]:
 def rules(calibration: Calibration, judge: JudgeConfig) -> list[JudgeRule]:
     """The rule of every judge (of the pool alone, for a jury), with the threshold that the config asks for.
 
-    Raises ConfigError where `target_accuracy` is asked for and no threshold keeps it.
+    Raises ConfigError where `target_accuracy` is asked for and no threshold keeps it: such a judge would be asked
+    for nothing, and so would a tier of a cascade that could keep none of what reaches it.
     """
     settings = Settings(calibration.method, judge.threshold, judge.target_accuracy, judge.risk)
     found = thresholds(calibration, settings)
-    if all(rule.threshold is None for rule in found):
+    useless = [m.judge for m, rule in zip(calibration.members, found, strict=False) if rule.threshold is None]
+    if useless:
+        who = f" by {useless[0]}, asked for what is left to it," if len(found) > 1 else ""
+        fix = "leave it out of the cascade, " if len(found) > 1 else ""
         raise ConfigError(
-            f"judge.target_accuracy: {judge.target_accuracy:g} cannot be promised at risk {judge.risk:g} on the "
-            f"{len(calibration.rows)} pairs of {judge.calibration}, so no label would be kept; lower the target, "
-            "label more pairs, or take a better judge"
+            f"judge.target_accuracy: {judge.target_accuracy:g} cannot be promised{who} at risk {judge.risk:g} on the "
+            f"{len(calibration.rows)} pairs of {judge.calibration}, so no label would be kept; {fix}lower the "
+            "target, label more pairs, or take a better judge"
         )
     return found
 
