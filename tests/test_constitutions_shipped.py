@@ -171,6 +171,8 @@ def test_replies_sound_like_replies() -> None:
             assert reply[-1] in '.!?)"`' or "\n" in reply or len(reply) < 30, reply
     openings = Counter(test.worse.split()[0] for test in pairs(*NAMES))
     assert max(openings.values()) <= len(pairs(*NAMES)) / 10  # no single word gives a worse reply away
+    shouted = [sum("!" in getattr(test, side) for test in pairs(*NAMES)) for side in ("better", "worse")]
+    assert shouted[0] >= shouted[1] / 3  # nor does an exclamation mark
 
 
 def test_hhh_is_harmless_helpful_and_honest() -> None:
