@@ -110,7 +110,7 @@ def show(found: dict[str, object], console: Console) -> None:
     ways: dict[str, dict[str, float]] = found["ways"]  # type: ignore[assignment]
     for name, way in ways.items():
         counts = [f"{way[key]:,}" for key in ("wrong", "names_the_worse", "of_two_equals")]
-        right = "–" if way["accuracy"] is None else f"{way['accuracy']:.2%}"
+        right = "–" if way["accuracy"] is None else f"{way['accuracy']:.1%}"
         table.add_row(name, f"{way['labels']:,}", f"{way['coverage']:.1%}", *counts, right)
     console.print(table)
 

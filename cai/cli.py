@@ -14,11 +14,11 @@ import typer
 
 from cai import __version__
 from cai.cli_common import Config, Json, Set, print_json, raise_user, run_flow
+from cai.cli_constitution import app as constitution_app
 from cai.cli_judge import app as judge_app
 from cai.errors import CaiError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-constitution_app = typer.Typer(no_args_is_help=True, help="Check and read constitutions.")
 app.add_typer(constitution_app, name="constitution")
 app.add_typer(judge_app, name="judge")
 DEMO = "flows/configs/embedded.yaml"
@@ -90,47 +90,6 @@ def report(run: Run) -> None:
 
     config = validate_config(run_status(run)["config"], str(run / "config.json"))
     typer.echo(write_report(config.model_copy(update={"outputs": str(run.parent), "name": run.name})))
-
-
-@constitution_app.command("lint")
-def constitution_lint(files: list[Path], as_json: Json = False) -> None:
-    """Check constitution files; exit 1 where one has an error."""
-    from cai.constitution import lint
-
-    findings = [finding for file in files for finding in lint(file)]
-    if as_json:
-        print_json({"findings": [finding._asdict() for finding in findings]})
-    else:
-        for finding in findings:
-            typer.echo(
-                f"{finding.file}:{finding.line}:{finding.column}: {finding.severity}: {finding.message}"
-            )
-    if any(finding.severity == "error" for finding in findings):
-        raise typer.Exit(1)
-
-
-@constitution_app.command("show")
-def constitution_show(file: Path, as_json: Json = False) -> None:
-    """Print a constitution with everything that it extends resolved."""
-    from cai.constitution import load_constitution
-
-    found = load_constitution(file)
-    if as_json:
-        print_json(found.model_dump(mode="json"))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    from cai.report.tables import plain
-
-    table = Table(
-        "id", "statement", "use", "weight", "priority", title=f"{plain(found.name)} {plain(found.version)}"
-    )
-    for p in found.principles:
-        table.add_row(
-            plain(p.id), plain(p.statement), ", ".join(sorted(p.use)), f"{p.weight:g}", str(p.priority)
-        )
-    Console().print(table)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cai.principle import ConstitutionFile, Example, Principle, PrincipleTest
+from cai.principle import ConstitutionFile, Example, Principle, PrincipleTest, Source
 from cai.rows import Message
 
 _SECTIONS: dict[str | None, type[BaseModel]] = {
@@ -26,6 +26,8 @@ _SECTIONS: dict[str | None, type[BaseModel]] = {
     "examples": Example,
     "tests": PrincipleTest,
     "conversation": Message,
+    "prompt": Message,
+    "source": Source,
 }
 Loc = tuple[int | str, ...]
 

@@ -154,7 +154,7 @@ def tests_of(constitution: Constitution) -> list[LabelledPair]:
             found.append(
                 LabelledPair(
                     id=name,
-                    prompt=test.prompt,
+                    prompt=test.prompt[0].content if len(test.prompt) == 1 else test.prompt,
                     a=test.better if first else test.worse,
                     b=test.worse if first else test.better,
                     gold="A" if first else "B",

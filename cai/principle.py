@@ -10,7 +10,16 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 
 from cai.rows import Message
 
@@ -23,11 +32,30 @@ def _as_turns(value: Any) -> Any:
     return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
 
+def _as_prompt(value: Any) -> Any:
+    """The same for the prompt of a test, which counts without the blanks around it."""
+    return _as_turns(value.strip() if isinstance(value, str) else value)
+
+
+def _to_answer(turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Refuses turns that leave nothing to answer."""
+    if not turns or turns[-1].role != "user":
+        raise ValueError("the conversation must end in a user turn; end it with what the reply answers")
+    if not turns[-1].content.strip():
+        raise ValueError("the last user turn is empty; write what the reply answers")
+    return turns
+
+
 Text = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1), Field(json_schema_extra={"pattern": r"\S"})
 ]
 Turns = Annotated[
     tuple[Message, ...], BeforeValidator(_as_turns, json_schema_input_type=str | tuple[Message, ...])
+]
+PromptTurns = Annotated[
+    tuple[Message, ...],
+    BeforeValidator(_as_prompt, json_schema_input_type=str | tuple[Message, ...]),
+    AfterValidator(_to_answer),
 ]
 
 
@@ -48,10 +76,7 @@ class Example(Closed):
 
     @model_validator(mode="after")
     def _sensible(self) -> Example:
-        if not self.conversation or self.conversation[-1].role != "user":
-            raise ValueError("the conversation must end in a user turn; end it with what the reply answers")
-        if not self.conversation[-1].content.strip():
-            raise ValueError("the last user turn is empty; write what the reply answers")
+        _to_answer(self.conversation)
         if self.revision is not None and not self.violated:
             raise ValueError(
                 "a reply that breaks nothing has no revision; remove it, or set 'violated: true'"
@@ -62,9 +87,21 @@ class Example(Closed):
 class PrincipleTest(Closed):
     """A check of a principle: a judge that goes by it must prefer `better`."""
 
-    prompt: Text = Field(description="What the user writes.")
+    prompt: PromptTurns = Field(
+        description="What the user writes, or turns of {role, content} up to a user turn."
+    )
     better: Text = Field(description="The reply that keeps the principle.")
     worse: Text = Field(description="The reply that breaks it, or keeps it less well.")
+
+
+class Source(Closed):
+    """Where an imported draft comes from. No model reads it, no digest covers it; it may be deleted."""
+
+    format: Text = Field(description="Format that it was imported from.")
+    at: Text | None = Field(None, description="Its place there: a key, a line, a heading or a file name.")
+    original: JsonValue = Field(
+        None, description="What stands there and in no field here; an export to that format gives it back."
+    )
 
 
 class Principle(Closed):
@@ -95,6 +132,7 @@ class Principle(Closed):
     tests: tuple[PrincipleTest, ...] = Field(
         (), description="Pairs by which a judge of this principle is checked."
     )
+    source: Source | None = Field(None, description="Where it was imported from.")
 
     def digest(self, stage: Use) -> str:
         """32 hex digits over all that a model reads of the principle in `stage`, and nothing else."""
@@ -126,6 +164,7 @@ class ConstitutionFile(Closed):
     principles: tuple[Principle, ...] = Field(
         (), description="The principles of this file; their order is free."
     )
+    source: Source | None = Field(None, description="Where the file was imported from.")
 
 
 def content_digest(*parts: Any) -> str:

@@ -220,7 +220,7 @@ ERRORS = [
     (f"{HEAD}principels:\n{OK}", "4:1: unknown key 'principels'; did you mean 'principles'?"),
     (f"{P}  - id: a\n    statment: Be kind.\n", "6:5: unknown key 'statment'; did you mean 'statement'?"),
     (f"{P}{OK}    xyz: 1\n", "7:5: unknown key 'xyz'; known: id, statement, critique, revision, judge, weight, "
-     "priority, applies_to, use, examples, tests"),
+     "priority, applies_to, use, examples, tests, source"),
     (f"{P}{OK}{OK}", "7:9: principle 'ok' is already in line 5; rename or remove one"),
     (f"{P}{OK}    statement: Again.\n", "7:5: 'statement' stands here twice; keep one"),
     (f"{P}  - id: a\n    statement: '  '\n", "6:16: 'statement' is empty; write a text"),
