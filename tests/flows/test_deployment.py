@@ -32,7 +32,8 @@ BIN = Path(sys.prefix) / "bin"
 
 def readme_commands() -> dict[str, str]:
     """The commands of the README's Prefect section by what they start with."""
-    block = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[0]
+    blocks = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    block = next(block for block in blocks if "prefect server start" in block)
     lines = [line.removeprefix("$ ") for line in block.splitlines()]
     names = ("server start", "work-pool", "deploy --all", "worker start", "deployment run")
     return {name: next(line for line in lines if name in line) for name in names}
