@@ -70,6 +70,11 @@ def hit(p: float, gold: Gold | None) -> float:
     return 0.5 if p == 0.5 else float((p > 0.5) == (gold == "A"))
 
 
+def side(offset: float) -> float:
+    """1 where an offset favours its side, 0 where it favours the other, a half for neither."""
+    return 0.5 if offset == 0 else float(offset > 0)
+
+
 def scored(case: Case) -> bool:
     """True where the gold names a better reply and some verdict could be read."""
     return case.gold in ("A", "B") and bool(_answers(case))

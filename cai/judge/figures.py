@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cai.intervals import rate
-from cai.judge.cases import Case, hit, offset, scored, unscored_reason
+from cai.judge.cases import Case, hit, offset, scored, side, unscored_reason
 from cai.judge.curve import probability
 from cai.judge.diagrams import GRID, Bin, Interval, Kept, interval, keeps, longer, mean, reliability
 from cai.judge.fit import METHOD, MIN_FIT, Settings, apply, fit_rule, out_of_fold, position_bias
@@ -120,17 +120,13 @@ def _orders(cases: Sequence[Case]) -> _Orders:
     both = [(c, c.ab - 0.5, c.ba - 0.5) for c in cases if c.ab is not None and c.ba is not None]
     agreed = [case for case, ab, ba in both if ab * ba > 0 or ab == ba == 0]
     sided = [case for case in agreed if scored(case) and case.ab != 0.5]
-    first = [(_side(ab) + _side(-ba)) / 2 for _, ab, ba in both]
+    first = [(side(ab) + side(-ba)) / 2 for _, ab, ba in both]
     return _Orders(
         agreement=len(agreed) / len(both) if both else None,
         accuracy_when_agreed=mean([hit(case.ab, case.gold) for case in sided if case.ab is not None]),
         first_position_rate=mean(first),
         position_bias=position_bias(cases) if len(both) >= MIN_FIT else None,
     )
-
-
-def _side(offset: float) -> float:
-    return 0.5 if offset == 0 else float(offset > 0)
 
 
 def ece(p: Sequence[float], cases: Sequence[Case]) -> float | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from cai.intervals import rate
-from cai.judge.cases import Case, hit, offset, orders_of, scored
+from cai.judge.cases import Case, hit, offset, orders_of, scored, side
 from cai.judge.curve import probability
 
 DOUBT = 0.025
@@ -134,8 +134,8 @@ def _position(cases: Sequence[Case]) -> Finding | None:
     second = sum(ab < 0 < ba for ab, ba in both)
     if not beyond_doubt(min(first, second), first + second):
         return None
-    share = 0.5 + abs(first - second) / (2 * len(both))
-    place = "first" if first > second else "second"
+    won = sum(side(ab) + side(-ba) for ab, ba in both) / (2 * len(both))
+    place, share = ("first", won) if first > second else ("second", 1 - won)
     refuses = share >= POSITION_LIMIT
     text = (
         f"position bias: the reply shown {place} wins {share:.1%} of the verdicts"
