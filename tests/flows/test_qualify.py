@@ -211,6 +211,7 @@ async def test_several_judges_are_qualified_and_calibrated(tmp_path: Path, kind:
     assert any(row.p is not None and row.p != row.p_raw for row in rows)
 
 
+@pytest.mark.slow
 async def test_the_commands_say_it_with_their_exit_status(tmp_path: Path) -> None:
     """`cai judge qualify --json` prints one object and exits 1 for a refused judge; `calibrate` writes the file."""
 
