@@ -131,7 +131,7 @@ def thresholds(calibration: Calibration, settings: Settings) -> list[JudgeRule]:
     left, found = list(calibration.rows), []
     for column, curve in enumerate(curves):
         confidences = [row[column] for row in left]
-        cut = smallest_threshold(confidences, settings.target, settings.risk / len(curves)).threshold
+        cut = smallest_threshold(confidences, settings.target, settings.risk / len(curves))
         found.append(JudgeRule(None if cut is None else cut_at(curve, cut), curve))
         if cut is not None:
             left = [row for row in left if row[column][0] < cut]

@@ -94,7 +94,13 @@ def calibrate_live(
     overrides: Set = None,
 ) -> None:
     """Ask the judge of a config about labelled pairs, and write a calibration for `judge.calibration`."""
-    options = ["--out", str(out), "--method", str(_method(method)), *(["--json"] if as_json else [])]
+    options = [
+        "--out",
+        str(out),
+        "--method",
+        str(_method(method, "--method")),
+        *(["--json"] if as_json else []),
+    ]
     run_flow("calibrate", config, _with_pairs(overrides, pairs), options)
 
 
@@ -142,12 +148,12 @@ def _show(found: Sequence[tuple[str, Summary]], as_json: bool) -> None:
         print_summary(one, Console())
 
 
-def _method(name: str | None) -> Method | None:
+def _method(name: str | None, option: str = "--calibrate") -> Method | None:
     from cai.judge.curve import Method
 
     known = get_args(Method)
     if name is not None and name not in known:
-        raise ConfigError(f"--calibrate {name}: unknown method; choose one of {', '.join(known)}")
+        raise ConfigError(f"{option} {name}: unknown method; choose one of {', '.join(known)}")
     return name  # type: ignore[return-value]
 
 

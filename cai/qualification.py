@@ -15,7 +15,7 @@ from cai.constitution import Constitution, load_constitution
 from cai.errors import ConfigError, JudgeError
 from cai.judge.cases import Case
 from cai.judge.curve import Method
-from cai.judge.fit import METHOD, Settings
+from cai.judge.fit import Settings
 from cai.judge.summary import Kind, Summary, summarise
 from cai.judges import qualified_judge, qualify_stage
 from cai.labelled import case_of, read_pairs, tests_of
@@ -83,9 +83,8 @@ def summary_of(config: RunConfig, method: Method | None = None) -> Summary:
     return summarise(measured(config, config.judge.judges), kind_of(config), settings_of(config, method))
 
 
-def calibration_of(config: RunConfig, method: Method = METHOD) -> Calibration:
-    """A calibration from what the run's judges said about the labelled pairs."""
-    found = summary_of(config, method)
+def calibration_of(config: RunConfig, method: Method, found: Summary) -> Calibration:
+    """A calibration from what the run's judges said about the labelled pairs; `found`: their figures."""
     return calibrate(measured(config, config.judge.judges), method, principles_a_pair(config), found)
 
 

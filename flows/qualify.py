@@ -79,5 +79,5 @@ async def calibrate(
     await preflight_judge(config)
     with hold_run(config):
         found = await measure_judges(config, method)
-        write_calibration(Path(out), calibration_of(config, method))
+        write_calibration(Path(out), calibration_of(config, method, found))
     return found.model_dump(mode="json") | {"dropped": dropped(config)}

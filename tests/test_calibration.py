@@ -44,7 +44,7 @@ def test_a_run_keeps_what_the_promise_was_proved_for(tmp_path: Path, method: Met
     judge = JudgeConfig(model="j", calibration="c.json", target_accuracy=0.8)
     (rule,) = rules(stored, judge)
     confidences = [row[0] for row in stored.rows]
-    cut = smallest_threshold(confidences, 0.8, 0.1).threshold
+    cut = smallest_threshold(confidences, 0.8, 0.1)
     assert cut is not None
     kept = [label(verdicts(case), [ONE], rule).state == "labelled" for case in coarse]
     assert kept == [sure >= cut for sure, _ in confidences]

@@ -178,21 +178,21 @@ def test_a_threshold_is_chosen_or_there_is_none() -> None:
     cases = [(0.9 + i / 1e4, True) for i in range(200)] + [
         (0.6 + i / 1e4, rng.random() < 0.5) for i in range(200)
     ]
-    chosen = smallest_threshold(cases, 0.9, 0.1).threshold
+    chosen = smallest_threshold(cases, 0.9, 0.1)
     assert chosen is not None and 0.6 < chosen <= 0.92
     kept = [right for sure, right in cases if sure >= chosen]
     assert sum(kept) / len(kept) >= 0.9
     coin = [(rng.random(), rng.random() < 0.5) for _ in range(300)]
-    assert smallest_threshold(coin, 0.9, 0.1).threshold is None
-    assert smallest_threshold([], 0.9, 0.1).threshold is None
-    assert smallest_threshold([(0.9, True)] * 3, 0.9, 0.1).threshold is None  # three pairs prove nothing
+    assert smallest_threshold(coin, 0.9, 0.1) is None
+    assert smallest_threshold([], 0.9, 0.1) is None
+    assert smallest_threshold([(0.9, True)] * 3, 0.9, 0.1) is None  # three pairs prove nothing
 
 
 def test_pairs_of_equal_confidence_are_let_through_together() -> None:
     """A threshold on hard verdicts keeps all of them or none."""
     cases = [(1.0, True)] * 95 + [(1.0, False)] * 5 + [(0.0, False)] * 20
-    assert smallest_threshold(cases, 0.85, 0.1).threshold == 1.0
-    assert smallest_threshold(cases, 0.95, 0.1).threshold is None
+    assert smallest_threshold(cases, 0.85, 0.1) == 1.0
+    assert smallest_threshold(cases, 0.95, 0.1) is None
 
 
 def test_the_promise_holds_in_worlds_whose_truth_is_known() -> None:

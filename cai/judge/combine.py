@@ -79,6 +79,7 @@ def run_cascade(members: Members, settings: Settings) -> Cascade:
     fold = folds(first, count)
     cases, outcomes = list(first), [Outcome(None, kept=False)] * len(first)
     asked, labelled = [0] * len(members), [0] * len(members)
+    orders = [orders_of(own) for own in members]
     for held in range(count):
         rules = cascade_rules(
             [[c for c, f in zip(m, fold, strict=True) if f != held] for m in members], settings
@@ -87,7 +88,7 @@ def run_cascade(members: Members, settings: Settings) -> Cascade:
             for tier, (own, rule) in enumerate(zip(members, rules, strict=True)):
                 asked[tier] += 1
                 cases[index] = own[index]
-                outcomes[index] = outcome(own[index], rule, orders_of(own))
+                outcomes[index] = outcome(own[index], rule, orders[tier])
                 if outcomes[index].kept:
                     labelled[tier] += 1
                     break

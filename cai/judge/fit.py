@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from cai.judge.cases import Case, Outcome, folds, hit, offset, orders_of, outcome, scored
 from cai.judge.curve import RAW, Curve, Method, cut_at, log_odds, probability
 from cai.judge.label import JudgeRule
-from cai.judge.promise import Choice, smallest_threshold
+from cai.judge.promise import smallest_threshold
 
 FOLDS = 10
 MIN_FIT = 20  # fewer scored pairs say nothing about a curve
@@ -70,11 +70,11 @@ def fit_rule(cases: Sequence[Case], settings: Settings, curve: Curve | None = No
         curve = fit_curve(settings.method, cases) if settings.method else RAW
     if settings.target is None:
         return JudgeRule(settings.threshold, curve)
-    chosen = choose(cases, curve, settings.target, settings.risk).threshold
+    chosen = choose(cases, curve, settings.target, settings.risk)
     return JudgeRule(None if chosen is None else cut_at(curve, chosen), curve)
 
 
-def choose(cases: Sequence[Case], curve: Curve, target: float, risk: float) -> Choice:
+def choose(cases: Sequence[Case], curve: Curve, target: float, risk: float) -> float | None:
     """The smallest uncalibrated confidence that keeps the promise on these cases."""
     orders = orders_of(cases)
     rule = JudgeRule(0.5, Curve(position_bias=curve.position_bias))

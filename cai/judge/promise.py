@@ -14,20 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
 
 STARTS = (1 / 3, 2 / 3)
 STEPS = 20  # thresholds tried: each lets through another twentieth of the pairs
-
-
-class Choice(NamedTuple):
-    """`threshold`: the smallest that keeps the promise, None where none does.
-
-    `bound`: the lower bound of the accuracy above it; without a threshold, the best bound that was met.
-    """
-
-    threshold: float | None
-    bound: float | None
 
 
 def lower_bound(right: int, n: int, risk: float) -> float:
@@ -37,27 +26,23 @@ def lower_bound(right: int, n: int, risk: float) -> float:
     return float(beta.ppf(risk, right, n - right + 1)) if right else 0.0
 
 
-def smallest_threshold(cases: Sequence[tuple[float, bool]], target: float, risk: float) -> Choice:
-    """Choose on (confidence, right) of labelled pairs; a confidence of 0 means that the pair is no label anyhow.
+def smallest_threshold(cases: Sequence[tuple[float, bool]], target: float, risk: float) -> float | None:
+    """The smallest threshold that keeps the promise, None where none does.
 
+    Chosen on (confidence, right) of labelled pairs; a confidence of 0 means that the pair is no label anyhow.
     Deterministic, and blind to the order of `cases`; pairs of equal confidence are let through together.
     """
     ranked = sorted(cases, key=lambda case: -case[0])
     right = list(accumulate(case[1] for case in ranked))
     total = sum(1 for case in ranked if case[0] > 0)
-    best: float | None = None
-    bound: float | None = None
+    kept: list[float] = []
     for start in STARTS:
         for step in range(math.ceil(start * STEPS), STEPS + 1):
             n = _through_ties(ranked, math.ceil(total * step / STEPS))
-            found = lower_bound(right[n - 1], n, risk / len(STARTS)) if n else 0.0
-            if found < target:
-                bound = max(bound or 0.0, found) if best is None else bound
+            if n == 0 or lower_bound(right[n - 1], n, risk / len(STARTS)) < target:
                 break
-            threshold = ranked[n - 1][0]
-            if best is None or threshold <= best:
-                best, bound = threshold, found
-    return Choice(best, bound)
+            kept.append(ranked[n - 1][0])
+    return min(kept, default=None)
 
 
 def _through_ties(ranked: Sequence[tuple[float, bool]], n: int) -> int:

@@ -75,7 +75,7 @@ def decided(cases: Sequence[Case]) -> list[Decided]:
         if mean:
             p = probability(mean)
             both = case.ab is not None and case.ba is not None
-            agreed = both and (case.ab - 0.5) * (case.ba - 0.5) > 0  # type: ignore[operator]
+            agreed = case.ab is not None and case.ba is not None and (case.ab - 0.5) * (case.ba - 0.5) > 0
             found.append(
                 Decided(
                     right=hit(p, case.gold) == 1,
@@ -167,10 +167,9 @@ def _length(pairs: Sequence[Decided]) -> Finding | None:
 
 
 def _unparsed(cases: Sequence[Case]) -> Finding | None:
-    asked = len(cases) * len(orders_of(cases))
-    unread = sum(
-        (case.ab if order == "ab" else case.ba) is None for case in cases for order in orders_of(cases)
-    )
+    orders = orders_of(cases)
+    asked = len(cases) * len(orders)
+    unread = sum((case.ab if order == "ab" else case.ba) is None for case in cases for order in orders)
     if not asked or unread / asked <= UNPARSED_NOTED:
         return None
     low = rate(unread, asked).low
