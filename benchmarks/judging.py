@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import random
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import orjson
@@ -25,20 +24,19 @@ import orjson
 from cai.calls import Calls
 from cai.config import JudgeConfig, ManagedConfig, ModelConfig, SamplingConfig
 from cai.constitution import Principle
-from cai.embedded import MODEL_DIR, world
-from cai.embedded.check import preference
-from cai.embedded.corpus import judge_case
+from cai.embedded import MODEL_DIR
+from cai.embedded.splits import pair_rows
 from cai.journal import Journal
+from cai.judge.cases import hit
 from cai.judge.label import JudgeRule, Label, label
 from cai.models import open_model
 from cai.models.managed import managed_key, managed_server
 from cai.prompts import load_templates
-from cai.rows import Message, VerdictMethod
+from cai.rows import LabelledPair, VerdictMethod
 from cai.stages.verdict import ask_verdicts
 
 METHODS: tuple[VerdictMethod, ...] = ("logprobs", "stated", "samples")
 TEMPLATES = str(MODEL_DIR.parent / "prompts")
-EVEN = 0.05  # a pair whose intended preference is this near one half has no better reply
 WARM_UP = 8
 LIMIT = 96
 SERVER = ManagedConfig(
@@ -47,46 +45,28 @@ SERVER = ManagedConfig(
 )
 
 
-class Case(NamedTuple):
-    """A pair under a principle; `p`: the intended probability that a is better."""
-
-    id: str
-    principle: Principle
-    turns: tuple[Message, ...]
-    a: str
-    b: str
-    p: float
+def draw_cases(seed: int, count: int) -> list[LabelledPair]:
+    """`count` labelled pairs on held-out requests of the embedded world."""
+    return [LabelledPair.model_validate(row) for row in pair_rows(seed, count)]
 
 
-def draw_cases(seed: int, count: int) -> list[Case]:
-    """`count` pairs on held-out requests of the embedded world."""
-    rng = random.Random(f"{seed}/judging")
-    cases = []
-    for number in range(count):
-        ask = world.draw_ask(rng, unsafe=rng.random() < 0.75, held_out=True)
-        statement, turns, a, b = judge_case(rng, ask)
-        p = preference(statement, turns, a, b)
-        assert p is not None
-        principle = Principle(id="stated", statement=statement)
-        cases.append(Case(f"{seed}-{number}", principle, tuple(turns), a, b, p))
-    return cases
-
-
-async def judge_all(cases: Sequence[Case], judge: JudgeConfig, calls: Calls) -> list[Label]:
+async def judge_all(cases: Sequence[LabelledPair], judge: JudgeConfig, calls: Calls) -> list[Label]:
     """The labels of all pairs, asked at once."""
     templates = load_templates(TEMPLATES)
 
-    async def one(case: Case) -> Label:
+    async def one(case: LabelledPair) -> Label:
+        assert case.principle is not None  # every pair of the embedded world names one
+        principle = Principle(id="labelled", statement=case.principle)
         verdicts = await ask_verdicts(
-            judge, "judge", templates, row_id=case.id, turns=case.turns, a=case.a, b=case.b,
-            principles=[case.principle], seed=0, ask=calls.ask,
+            judge, "judge", templates, row_id=case.id, turns=case.messages, a=case.a, b=case.b,
+            principles=[principle], seed=0, ask=calls.ask,
         )  # fmt: skip
-        return label(verdicts, [case.principle], JudgeRule())
+        return label(verdicts, [principle], JudgeRule())
 
     return list(await asyncio.gather(*(one(case) for case in cases)))
 
 
-async def measure_all(cases: Sequence[Case], warm_up: Sequence[Case]) -> dict[str, Any]:
+async def measure_all(cases: Sequence[LabelledPair], warm_up: Sequence[LabelledPair]) -> dict[str, Any]:
     """Every method, one after the other, on one server."""
     with tempfile.TemporaryDirectory() as folder:
         async with managed_server(str(MODEL_DIR), SERVER, Path(folder) / "vllm.log") as endpoint:
@@ -102,7 +82,7 @@ async def empty_cache(endpoint: str) -> None:
 
 
 async def measure(
-    method: VerdictMethod, cases: Sequence[Case], warm_up: Sequence[Case], endpoint: str
+    method: VerdictMethod, cases: Sequence[LabelledPair], warm_up: Sequence[LabelledPair], endpoint: str
 ) -> dict[str, Any]:
     """Judge all cases by one method."""
     config = ModelConfig(backend="vllm", model=str(MODEL_DIR), managed=SERVER, max_concurrency=LIMIT)
@@ -129,10 +109,10 @@ async def measure(
     }
 
 
-def accuracy(cases: Sequence[Case], labels: Sequence[Label]) -> float:
+def accuracy(cases: Sequence[LabelledPair], labels: Sequence[Label]) -> float:
     """Share of the clear pairs whose p lies on the right side of one half; a tie or no p is not right."""
-    clear = [(case, found) for case, found in zip(cases, labels, strict=True) if abs(case.p - 0.5) >= EVEN]
-    right = sum(found.p is not None and (found.p - 0.5) * (case.p - 0.5) > 0 for case, found in clear)
+    clear = [(case.gold, found.p) for case, found in zip(cases, labels, strict=True) if case.gold != "tie"]
+    right = sum(p is not None and hit(p, gold) == 1 for gold, p in clear)
     return round(right / len(clear), 3)
 
 
@@ -144,7 +124,7 @@ def compare(pairs: int, seed: int) -> dict[str, Any]:
         name: round(found["stated"][name] / found["logprobs"][name], 2)
         for name in ("prompt_tokens_per_label", "completion_tokens_per_label", "seconds_per_label")
     }
-    clear = sum(abs(case.p - 0.5) >= EVEN for case in cases)
+    clear = sum(case.gold != "tie" for case in cases)
     return {"pairs": pairs, "clear_pairs": clear, **found, "stated_to_logprobs": ratios}
 
 

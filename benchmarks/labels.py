@@ -21,15 +21,13 @@ from rich.table import Table
 
 from cai.config_file import validate_config
 from cai.constitution import Constitution, load_constitution
-from cai.embedded.check import preference
-from cai.judge.cases import Case, Gold, folds, orders_of, outcome
+from cai.embedded.check import gold_of, preference
+from cai.judge.cases import Case, folds, orders_of, outcome
 from cai.judge.fit import Settings, fit_rule
 from cai.judge.label import JudgeRule, heard_in_both_orders
 from cai.pipeline import read_stage
 from cai.report.status import read_json
 from cai.rows import Judgment
-
-EVEN = 0.05  # pairs whose intended preference is nearer than this to one half are equally good
 
 
 def cases_of(run: Path) -> list[tuple[str, Case]]:
@@ -51,8 +49,7 @@ def _cases(judgment: Judgment, constitution: Constitution) -> list[Case]:
         wording = heard.principle.judge or heard.principle.statement
         p = preference(wording, judgment.prompt.messages, a, b)
         if p is not None:
-            gold: Gold = "tie" if abs(p - 0.5) < EVEN else "A" if p > 0.5 else "B"
-            found.append(Case(f"{judgment.id}/{heard.principle.id}", gold, heard.ab, heard.ba, 0.5))
+            found.append(Case(f"{judgment.id}/{heard.principle.id}", gold_of(p), heard.ab, heard.ba, 0.5))
     return found
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.embedded import world
-from cai.embedded.check import preference
+from cai.embedded.check import gold_of, preference
 from cai.embedded.corpus import judge_case
 from cai.embedded.everyday import PLAIN, TWINS
 from cai.embedded.world import Ask
@@ -61,14 +61,13 @@ def pair_rows(seed: int, count: int = PAIRS) -> list[dict[str, Any]]:
         principle, messages, a, b = judge_case(rng, ask)
         p = preference(principle, messages, a, b)
         assert p is not None
-        gold = "tie" if abs(p - 0.5) < 0.05 else "A" if p > 0.5 else "B"
         rows.append(
             {
                 "id": f"pair-{number:04d}",
                 "prompt": [message.model_dump() for message in messages],
                 "a": a,
                 "b": b,
-                "gold": gold,
+                "gold": gold_of(p),
                 "principle": principle,
             }
         )
