@@ -17,9 +17,9 @@ from cai.judges import qualified_judge
 from cai.pipeline import is_done, job_of, role_of, run_job, shards_of
 from cai.qualification import gate
 from cai.report.status import shard_reports, summed
+from cai.serving import Endpoints, board, opened, serving
 from cai.shard import ShardReport
 from flows.artifacts import publish_stage
-from flows.serving import Endpoints, board, opened, serving
 
 TASK: dict[str, Any] = {"retries": 0, "cache_policy": NO_CACHE, "persist_result": False}
 ACTIVE_SHARDS = (

@@ -14,10 +14,10 @@ from cai.evaluate.summary import write_evaluation
 from cai.preflight import preflight
 from cai.publish import grade_by_rules, write_held_out
 from cai.runfolder import hold_run
+from cai.serving import Endpoints, with_policy
 from cai.shard import ShardReport
 from flows.artifacts import key_of, publish_stage
 from flows.common import TASK, run_shard_stage, run_stages
-from flows.serving import Endpoints, with_policy
 from flows.train import checkpoint
 
 

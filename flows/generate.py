@@ -12,10 +12,10 @@ from cai.preflight import preflight
 from cai.publish import write_prompts
 from cai.report.status import run_status
 from cai.runfolder import start_run
+from cai.serving import Endpoints
 from cai.shard import ShardReport
 from flows.artifacts import publish_stage
 from flows.common import TASK, run_shard_stage, run_stages
-from flows.serving import Endpoints
 
 
 @task(name="prompts", **TASK)

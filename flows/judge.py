@@ -15,13 +15,13 @@ from cai.publish import combine_judges, label_demonstrations, label_pairs
 from cai.qualification import is_gated
 from cai.report.filter import write_filter
 from cai.runfolder import start_run
+from cai.serving import Endpoints
 from cai.shard import ShardReport
 from flows.artifacts import publish_stage
 from flows.common import TASK, ShardTask, run_shard_stage, run_stages
 from flows.generate import generate_task, prompts_task
 from flows.qualify import conclude, measure_tasks
 from flows.revise import revise_task
-from flows.serving import Endpoints
 
 
 @task(name="judge", task_run_name="{stage}-{shard}", **TASK)

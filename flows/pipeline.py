@@ -19,13 +19,13 @@ from cai.qualification import is_gated
 from cai.report.page import write_report
 from cai.report.status import run_status
 from cai.runfolder import finish_run, start_run
+from cai.serving import with_policy
 from flows.common import run_stages
 from flows.evaluate import evaluate_models, evaluate_task, held_out_task
 from flows.generate import generate_task, prompts_task
 from flows.judge import combine, export_task, judge_tasks
 from flows.qualify import conclude, measure_tasks
 from flows.revise import revise_task
-from flows.serving import with_policy
 from flows.train import checkpoint, train_task
 
 

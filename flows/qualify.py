@@ -18,11 +18,11 @@ from cai.judges import qualify_stage
 from cai.preflight import preflight_judge
 from cai.qualification import calibration_of, dropped, gate, summary_of, to_measure
 from cai.runfolder import hold_run
+from cai.serving import Endpoints
 from cai.shard import ShardReport
 from cai.store import write_json
 from flows.artifacts import key_of
 from flows.common import TASK, ShardTask, run_shard_stage, run_stages
-from flows.serving import Endpoints
 
 
 @task(name="qualify", task_run_name="{stage}", **TASK)

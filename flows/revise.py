@@ -11,10 +11,10 @@ from cai.config_file import override_config
 from cai.preflight import preflight
 from cai.report.status import run_status
 from cai.runfolder import start_run
+from cai.serving import Endpoints
 from cai.shard import ShardReport
 from flows.common import TASK, run_shard_stage, run_stages
 from flows.generate import generate_task, prompts_task
-from flows.serving import Endpoints
 
 
 @task(name="revise", task_run_name="{stage}-{shard}", **TASK)

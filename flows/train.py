@@ -16,10 +16,10 @@ from cai.errors import ConfigError
 from cai.export import part_file
 from cai.preflight import preflight
 from cai.runfolder import hold_run
+from cai.serving import board
 from cai.train.launch import launch
 from flows.artifacts import key_of
 from flows.common import TASK
-from flows.serving import board
 
 PART = {"sft": "sft", "dpo": "preference"}
 

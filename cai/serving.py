@@ -1,4 +1,4 @@
-"""Models of a run, as flows use them: managed servers started and stopped, clients that share one limit."""
+"""Models served for a piece of work: managed servers started and stopped, clients that share one limit."""
 
 from __future__ import annotations
 
