@@ -1,7 +1,8 @@
 """Prompts of a run: every source read once, in order, each row out as a `Prompt` or as a `Drop` with its reason.
 
 Ids decide everything later (draws, seeds, shards), so they are stable: a row's own id, or a digest of its
-conversation. Of a row that is done, two 16-byte digests stay in memory (some 200 bytes). A source of which nothing can
+conversation. Own ids of every source but the first stand behind that source's name, so that a source added at the
+end changes no id that was there. Of a row that is done, two 16-byte digests stay in memory (some 200 bytes). A source of which nothing can
 be used is a ConfigError, raised before anything is paid for.
 """
 
@@ -45,8 +46,8 @@ def shard_of(prompt_id: str, shards: int) -> int:
 
 def _stream(sources: Sequence[SourceConfig]) -> Iterator[Prompt | Drop]:
     names, seen, ids = _names(sources), set[bytes](), set[bytes]()
-    for source, name in zip(sources, names, strict=True):
-        yield from _Reader(source, name, name if len(sources) > 1 else "", seen, ids).rows()
+    for number, (source, name) in enumerate(zip(sources, names, strict=True)):
+        yield from _Reader(source, name, name if number else "", seen, ids).rows()
 
 
 class _Reader:

@@ -323,15 +323,17 @@ def test_one_id_for_two_prompts_is_told_apart(tmp_path: Path) -> None:
     assert len({p.id for p in read(jsonl(tmp_path / "a.jsonl", taken, *rows))[0]}) == 4
 
 
-def test_several_sources_prefix_ids_and_share_duplicates(tmp_path: Path) -> None:
+def test_a_further_source_prefixes_its_ids_and_changes_none(tmp_path: Path) -> None:
     """Equal ids of two files do not meet; an equal conversation is kept once, from the first file."""
     (tmp_path / "b").mkdir()
     one = jsonl(tmp_path / "a.jsonl", {"id": 1, "prompt": "x"}, {"prompt": "no id"})
     two = jsonl(tmp_path / "b" / "a.jsonl", {"id": 1, "prompt": "y"}, {"id": 2, "prompt": "x"})
     prompts, drops = read(one, two)
-    assert [(p.id, p.source) for p in prompts[::2]] == [("a.1", "a"), ("a-2.1", "a-2")]
+    assert [(p.id, p.source) for p in prompts[::2]] == [("1", "a"), ("a-2.1", "a-2")]
     assert [(d.id, d.reason) for d in drops] == [("a-2.2", "duplicate")]
-    assert prompts[1].id == read(one)[0][1].id  # a digest needs no prefix, and stays when a source is added
+    assert prompts[:2] == read(one)[0]
+    three = jsonl(tmp_path / "c.jsonl", {"id": 1, "prompt": "z"}, {"id": "a-2.1", "prompt": "w"})
+    assert read(one, two, three)[0][:3] == prompts
     assert [d.reason for d in read(one, one)[1]] == ["duplicate", "duplicate"]
 
 
