@@ -15,12 +15,17 @@ import typer
 from cai import __version__
 from cai.cli_common import Config, Json, Set, print_json, raise_user, run_flow
 from cai.cli_constitution import app as constitution_app
+from cai.cli_deploy import deploy
 from cai.cli_judge import app as judge_app
+from cai.cli_plan import diff, plan
 from cai.errors import CaiError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(constitution_app, name="constitution")
 app.add_typer(judge_app, name="judge")
+app.command()(plan)
+app.command()(deploy)
+constitution_app.command()(diff)
 DEMO = "flows/configs/embedded.yaml"
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, e.g. outputs/demo.")]

@@ -12,9 +12,9 @@ import os
 import sys
 from typing import Any
 
-os.environ.setdefault(
-    "PREFECT_LOGGING_LEVEL", "CRITICAL"
-)  # our own progress and errors are what a terminal shows
+if sys.argv[1:2] != ["deploy"]:  # what is served tells of its runs
+    # our own progress and errors are what a terminal shows
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
 from rich.console import Console
 
@@ -90,4 +90,8 @@ def _run(name: str, config: RunConfig, module: str | None = None, **options: str
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["deploy"]:
+        from flows.deploy import main as deploy
+
+        sys.exit(deploy(sys.argv[2:]))
     sys.exit(main())

@@ -1,0 +1,167 @@
+"""Deploy: a checked config becomes Prefect deployments, run by a work pool or served from this process.
+
+Two runs of one deployment never overlap, and a run that falls due while one is going is cancelled, not queued: the
+next one does whatever there is to do by then, so runs that take longer than their interval leave no backlog.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import re
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from zoneinfo import available_timezones
+
+from cai.config import RunConfig, SourceConfig
+from cai.config_file import load_config
+from cai.errors import CaiError, ConfigError
+from cai.inbox import check_inbox
+from cai.preflight import check_inputs, check_judge
+from cai.qualification import to_measure
+
+FLOWS = ("generate", "revise", "judge", "train", "evaluate", "qualify", "pipeline", "nightly")
+POOL = "local"
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Wanted(NamedTuple):
+    """One deployment to be made. `parameters`: of the flow, as JSON; at most one of `cron` and `interval_s`."""
+
+    flow: str
+    name: str
+    parameters: dict[str, Any]
+    cron: str | None
+    interval_s: int | None
+    timezone: str
+
+
+def main(argv: Sequence[str]) -> int:
+    """`python -m flows deploy CONFIG …`, as `cai deploy` starts it."""
+    arguments = _parser().parse_args(argv)
+    try:
+        config = load_config(arguments.config, arguments.overrides)
+        wanted = wanted_of(config, arguments)
+        if arguments.serve:
+            from flows.serve import serve
+
+            return serve(wanted, config.root / "logs" / "prefect-server.log", as_json=arguments.as_json)
+        from flows.deployments import deploy
+
+        found = asyncio.run(deploy(wanted, arguments.work_pool or POOL))
+    except CaiError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    from flows.deployments import show
+
+    show(found, arguments.as_json)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cai deploy")
+    parser.add_argument("config")
+    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    for option in ("--name", "--cron", "--interval", "--timezone", "--work-pool", "--inbox"):
+        parser.add_argument(option)
+    parser.add_argument("--flow", default="pipeline")
+    parser.add_argument("--min-pass-rate", type=float)
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--serve", action="store_true")
+    parser.add_argument("--json", dest="as_json", action="store_true")
+    return parser
+
+
+def wanted_of(config: RunConfig, arguments: argparse.Namespace) -> list[Wanted]:
+    """What a command line asks for, checked. Raises ConfigError, or what `check_inputs` raises."""
+    if arguments.flow not in FLOWS:
+        raise ConfigError(f"--flow {arguments.flow}: there is no such flow; choose one of {', '.join(FLOWS)}")
+    if arguments.serve and arguments.work_pool:
+        raise ConfigError("--serve runs here, without a pool; leave --work-pool out")
+    cron, interval_s, timezone = _schedule(arguments)
+    if arguments.all and (cron or interval_s):
+        raise ConfigError("--all makes deployments without a schedule; schedule one flow with --flow")
+    names = _able(config, arguments.inbox) if arguments.all else [arguments.flow]
+    for option in ("inbox", "min_pass_rate"):
+        if getattr(arguments, option) is not None and "nightly" not in names:
+            raise ConfigError(f"--{option.replace('_', '-')} is for --flow nightly; leave it out")
+    for name in names:
+        _check(name, config, arguments.inbox)
+    return [
+        Wanted(
+            name,
+            arguments.name or config.name,
+            _parameters(name, config, arguments),
+            cron,
+            interval_s,
+            timezone,
+        )
+        for name in names
+    ]
+
+
+def _schedule(arguments: argparse.Namespace) -> tuple[str | None, int | None, str]:
+    """Cron, interval in seconds and time zone; a cron is only looked at by Prefect, later."""
+    if arguments.cron is not None and arguments.interval is not None:
+        raise ConfigError("--cron and --interval: choose one")
+    if arguments.timezone is not None and arguments.cron is None:
+        raise ConfigError("--timezone is for --cron; leave it out, or give --cron")
+    if arguments.timezone is not None and arguments.timezone not in available_timezones():
+        raise ConfigError(
+            f"--timezone {arguments.timezone}: there is no such zone; write it like Europe/Berlin"
+        )
+    interval = None if arguments.interval is None else interval_seconds(arguments.interval)
+    return arguments.cron, interval, arguments.timezone or "UTC"
+
+
+def interval_seconds(text: str) -> int:
+    """`90`, `90s`, `15m`, `1h` or `1d` in seconds. Raises ConfigError."""
+    found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
+    seconds = int(found[1]) * UNITS[found[2]] if found else 0
+    if not 0 < seconds <= timedelta(days=3660).total_seconds():
+        raise ConfigError(f"--interval {text}: not a time; write seconds, or 15m, 1h, 1d")
+    return seconds
+
+
+def _able(config: RunConfig, inbox: str | None) -> list[str]:
+    """The flows that the config has what it takes for."""
+    needs = {"train": config.sft or config.dpo, "evaluate": config.evaluate, "nightly": inbox}
+    return [name for name in FLOWS if needs.get(name, True)]
+
+
+def _check(name: str, config: RunConfig, inbox: str | None) -> None:
+    """Raises ConfigError where the flow could not run with this config."""
+    if name == "qualify":
+        check_judge(to_measure(config))
+        return
+    check_inputs(config)
+    if name == "nightly":
+        if inbox is None:
+            raise ConfigError("--flow nightly needs --inbox FOLDER, where new prompt files come in")
+        check_inbox(SourceConfig(path=inbox))
+    elif name not in _able(config, inbox):
+        sections = "sft or dpo" if name == "train" else "evaluate"
+        raise ConfigError(
+            f"--flow {name}: the config has no section {sections}; add it, or choose another flow"
+        )
+
+
+def _parameters(name: str, config: RunConfig, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The whole resolved config, so that the form in the UI shows what will run."""
+    found: dict[str, Any] = {"config": config.model_dump(mode="json"), "overrides": []}
+    if name == "nightly":
+        found["inbox"] = SourceConfig(path=str(Path(arguments.inbox).absolute())).model_dump(mode="json")
+        if arguments.min_pass_rate is not None:
+            found["min_pass_rate"] = arguments.min_pass_rate
+    return found
+
+
+def flow_of(name: str) -> Any:
+    """The Prefect flow of that name; imports Prefect."""
+    return getattr(importlib.import_module(f"flows.{name}"), name)
