@@ -18,6 +18,7 @@ from cai.journal import Journal
 from cai.models.base import ChatModel, Completion, Request, derive_seed
 
 T = TypeVar("T")
+ATTEMPTS = 3  # times that a reply which does not parse is asked for, in all
 
 
 class Asked(NamedTuple):
@@ -136,14 +137,22 @@ class Calls:
 
     def _key(self, request: Request) -> str:
         try:
-            return request.key(self._identity)
-        except TypeError as error:  # orjson's word for a lone surrogate; no endpoint takes one either
+            return key_of(request, self._identity)
+        except ProviderError:
             self.tally.failed["bad_request"] += 1
-            raise ProviderError("bad_request", f"the request cannot be written as UTF-8: {error}") from error
+            raise
+
+
+def key_of(request: Request, identity: str) -> str:
+    """The journal key of a request. Raises ProviderError for text that no endpoint can be sent."""
+    try:
+        return request.key(identity)
+    except TypeError as error:  # orjson's word for a lone surrogate
+        raise ProviderError("bad_request", f"the request cannot be written as UTF-8: {error}") from error
 
 
 async def ask_parsed(
-    ask: Ask, request: Request, parse: Callable[[str], T], attempts: int = 3
+    ask: Ask, request: Request, parse: Callable[[str], T], attempts: int = ATTEMPTS
 ) -> tuple[T, tuple[str, ...]]:
     """Ask until `parse` takes the reply; return what it made of it and the keys of all calls, in order.
 
@@ -167,8 +176,13 @@ async def ask_parsed(
     raise problem
 
 
+def retry_seed(seed: int, attempt: int) -> int:
+    """The seed with which a request is asked again, of its first seed; `attempt` from 1."""
+    return derive_seed(seed, "", "attempt", attempt)
+
+
 def _attempt(request: Request, attempt: int) -> Request:
     if attempt == 0:
         return request
-    seed = None if request.seed is None else derive_seed(request.seed, "", "attempt", attempt)
+    seed = None if request.seed is None else retry_seed(request.seed, attempt)
     return request.model_copy(update={"attempt": request.attempt + attempt, "seed": seed})

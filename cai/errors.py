@@ -58,6 +58,7 @@ ProviderErrorKind = Literal[
     "unreachable",  # nothing listens at the endpoint (any more); stops the run
     "retries_exhausted",  # retryable failures (429, 5xx, timeouts, resets) outlived the retry policy
     "malformed",  # the reply is not the JSON that the protocol promises
+    "not_asked",  # a rehearsal asks nobody, and the journal holds no reply; the row goes no further
 ]
 FATAL_KINDS: frozenset[ProviderErrorKind] = frozenset({"auth", "not_found", "unreachable"})
 

@@ -35,18 +35,25 @@ _LENGTH_BITS = 32  # an index entry is offset << 32 | length: one small integer 
 class Journal:
     """The open journal of one shard; a context manager.
 
-    `corrupt_lines`: damaged lines that were skipped on opening. Raises StoreError where the file is in use by
-    another process, or cannot be read or written.
+    `read_only`: replies can be looked up, also while a run writes them; the file is not touched, and need not be
+    there. `corrupt_lines`: damaged lines that were skipped on opening. Raises StoreError where the file is in use
+    by another process, or cannot be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path if path.exists() or not read_only else Path(os.devnull)
         self.corrupt_lines = 0
         self._index: dict[bytes, int] = {}
         self._used: dict[bytes, int] = {}
         self._dirty = False
         self._sync_error: OSError | None = None
         self._closing = threading.Event()
+        self._read_only = read_only
+        if read_only:
+            with guard(path):
+                self._file = os.open(self.path, os.O_RDONLY)
+                self._size = self._load()
+            return
         with contextlib.ExitStack() as undo, guard(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = lock(path.with_suffix(".lock"), f"{path}: this shard")
@@ -96,8 +103,8 @@ class Journal:
 
     def put(self, key: str, completion: Completion) -> None:
         """Store a reply; when this returns, it survives the death of this process."""
-        if self._closing.is_set():
-            raise StoreError(f"{self.path}: a reply arrived after the journal was closed")
+        if self._closing.is_set() or self._read_only:
+            raise StoreError(f"{self.path}: a reply arrived, but the journal is closed or only read")
         self._raise_sync_error()
         rest = b'"key":"%s","completion":%s}' % (key.encode(), encode(completion))
         line = b'{"crc":"%08x",%s\n' % (zlib.crc32(rest), rest)
@@ -114,6 +121,9 @@ class Journal:
         if self._closing.is_set():
             return
         self._closing.set()
+        if self._read_only:
+            os.close(self._file)
+            return
         self._syncer.join()
         try:
             self._raise_sync_error()
@@ -149,7 +159,8 @@ class Journal:
         with self.path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
-                    os.ftruncate(self._file, offset)
+                    if not self._read_only:
+                        os.ftruncate(self._file, offset)
                     break
                 if _intact(line):
                     self._index[bytes.fromhex(line[_KEY].decode())] = offset << _LENGTH_BITS | len(line)

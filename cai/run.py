@@ -169,21 +169,9 @@ class _Work(Generic[In]):
             await asyncio.sleep(0)  # a shard that only replays would never let other tasks run
 
     async def _results(self, row: In) -> Sequence[Row]:
-        try:
-            results = await self.step(row, self.calls.ask)
-        except Exception as error:
-            cause = _leaf(error)
-            reason = _drop_reason(cause)
-            if reason is None and isinstance(cause, CaiError):
-                raise cause from cause.__cause__
-            if reason is None:
-                text = f"{type(cause).__name__}: {cause}"
-                raise RuntimeError(f"stage {self.stage}, row {row.id}: a bug in the step: {text}") from error
-            return [Drop(id=row.id, stage=self.stage, reason=reason, detail=str(cause))]
+        results = await results_of(self.stage, self.step, row, self.calls.ask)
         if self.calls.stopped is not None:  # the step kept a fatal error to itself
             raise self.calls.stopped
-        if not results:
-            raise StoreError(f"stage {self.stage}, row {row.id}: the step returned neither a row nor a drop")
         return results
 
     def _publish(self) -> None:
@@ -208,6 +196,24 @@ class _Work(Generic[In]):
             f"{error}; stage {self.stage} stopped when {done}. Every reply so far is kept: fix this and run "
             "the same command again to go on",
         )
+
+
+async def results_of(stage: str, step: Step[In], row: In, ask: Ask) -> Sequence[Row]:
+    """What a step makes of a row; a failure that is the row's own becomes its drop, any other is raised."""
+    try:
+        results = await step(row, ask)
+    except Exception as error:
+        cause = _leaf(error)
+        reason = _drop_reason(cause)
+        if reason is None and isinstance(cause, CaiError):
+            raise cause from cause.__cause__
+        if reason is None:
+            text = f"{type(cause).__name__}: {cause}"
+            raise RuntimeError(f"stage {stage}, row {row.id}: a bug in the step: {text}") from error
+        return [Drop(id=row.id, stage=stage, reason=reason, detail=str(cause))]
+    if not results:
+        raise StoreError(f"stage {stage}, row {row.id}: the step returned neither a row nor a drop")
+    return results
 
 
 def _drop_reason(error: BaseException) -> str | None:

@@ -1,0 +1,118 @@
+"""`cai plan` and `cai constitution diff`: what a run would ask, and what an edit means, before anything is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cai.cli_common import Config, Json, Set, print_json
+from cai.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cai.constitution import Constitution
+    from cai.diff import Change
+    from cai.plan.rows import Plan
+
+Old = Annotated[Path, typer.Argument(metavar="OLD", help="Constitution file, or the folder of a run.")]
+New = Annotated[Path, typer.Argument(metavar="NEW", help="Constitution file.")]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("--run", metavar="RUN", help="Also say what NEW would have this run ask again."),
+]
+
+
+def plan(config: Config, overrides: Set = None, as_json: Json = False) -> None:
+    """What a run would ask if it were started now: calls, tokens and cost a stage, and what is there already."""
+    from cai.config_file import load_config
+    from cai.plan.make import make_plan
+
+    _print_plan(make_plan(load_config(config, overrides or [])), as_json)
+
+
+def diff(old: Old, new: New, run: RunFolder = None, as_json: Json = False) -> None:
+    """What is different between two versions of a constitution, and what a run would ask again because of it."""
+    from cai.diff import compare
+
+    before, after = _version(old), _version(new)
+    changes = compare(before, after)
+    found = _plan_with(run, new) if run else None
+    if as_json:
+        print_json(
+            {"changes": [change.model_dump(mode="json") for change in changes]}
+            | ({"plan": _plan_json(found)} if found else {})
+        )
+        return
+    _print_changes(changes)
+    if found and run:
+        if compare(_version(run), before):
+            typer.echo(f"{run} was made with another version than {old}; this is what {new} means for it:")
+        _print_plan(found, as_json=False)
+
+
+def _version(path: Path) -> Constitution:
+    """The constitution of a file, or the one that a run was made with."""
+    from pydantic import ValidationError
+
+    from cai.constitution import Constitution, load_constitution
+
+    if not path.is_dir():
+        return load_constitution(path)
+    stored = path / "constitution.json"
+    try:
+        return Constitution.model_validate_json(stored.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ConfigError(
+            f"{path}: not a run (no readable constitution.json); give outputs/<name>"
+        ) from error
+
+
+def _plan_with(run: Path, constitution: Path) -> Plan:
+    """The plan of a run with another constitution."""
+    from cai.config_file import validate_config
+    from cai.plan.make import make_plan
+    from cai.report.status import run_status
+
+    config = validate_config(run_status(run)["config"], str(run / "config.json"))
+    return make_plan(
+        config.model_copy(
+            update={"outputs": str(run.parent), "name": run.name, "constitution": str(constitution)}
+        )
+    )
+
+
+def _plan_json(found: Plan) -> dict[str, Any]:
+    return found.model_dump(mode="json") | {"calls": found.calls.model_dump(), "held": found.held}
+
+
+def _print_plan(found: Plan, as_json: bool) -> None:
+    if as_json:
+        print_json(_plan_json(found))
+        return
+    from rich.console import Console
+
+    from cai.plan.table import print_plan
+
+    print_plan(found, Console())
+
+
+def _print_changes(changes: list[Change]) -> None:
+    from rich.console import Console
+
+    from cai.report.tables import plain
+
+    console = Console()
+    if not changes:
+        console.print("no difference in meaning")
+    for change in changes:
+        reach = ", ".join(change.reaches) or "nothing that a model reads"
+        name = f"{change.principle}: " if change.principle else ""
+        what = "" if change.kind in ("added", "removed") else f" {change.field}"
+        console.print(
+            f"{change.kind:<13} {plain(name)}{what.strip()} → {reach}", soft_wrap=True, highlight=False
+        )
+        for sign, text in (("-", change.old), ("+", change.new)):
+            if text is not None:
+                colour = "red" if sign == "-" else "green"
+                console.print(f"  [{colour}]{sign} {plain(text)}[/]", soft_wrap=True, highlight=False)

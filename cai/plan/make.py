@@ -1,0 +1,154 @@
+"""The plan of a run, stage by stage as the pipeline goes through them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from cai.config import RunConfig
+from cai.judges import judge_stages, judged_sources, qualify_stage
+from cai.pipeline import role_of, rows_file
+from cai.plan.rehearse import Tally
+from cai.plan.rows import Calls, Plan, State
+from cai.plan.walk import NOBODY, Expected, Walk
+from cai.preflight import check_inputs
+from cai.publish import combine_judges, label_demonstrations, label_pairs, write_held_out, write_prompts
+from cai.qualification import is_gated
+from cai.serving import with_policy
+from cai.shard import ShardReport
+from cai.store import file_sha256
+
+LABELS: dict[str, tuple[str, Callable[[RunConfig, int], ShardReport]]] = {
+    "sft": ("demonstrations", label_demonstrations),
+    "preference": ("pairs", label_pairs),
+}
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """What a run of `config` would ask. Raises what `check_inputs` raises; asks no model, starts no server."""
+    check_inputs(config)
+    beside = config.root if config.root.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix=".plan-", dir=beside) as folder:
+        return asyncio.run(_plan(Walk(config, Path(folder))))
+
+
+async def _plan(walk: Walk) -> Plan:
+    config = walk.config
+    prompts = sum(report.rows_out for report in write_prompts(walk.scratch))
+    if is_gated(config):
+        for judge in config.judge.judges:
+            await walk.stage(qualify_stage(judge))
+    await walk.stage("generate")
+    unanswered = sum(drop.id.endswith("/r0") for drop in walk.unasked("generate"))
+    await walk.stage("revise", Expected(unanswered, float(unanswered)))
+    if config.evaluate:
+        write_held_out(walk.scratch, config.evaluate.sources)
+        await walk.stage("evaluate-base")
+    await _judge(walk, "judge", "generate")
+    if config.recipe == "paper":
+        dataset = await _on_policy(walk, _dataset(walk, "judge", ["sft"]), prompts)
+    else:
+        dataset = _dataset(walk, "judge", ["sft", "preference"])
+    if config.evaluate:
+        await _evaluate(walk, dataset == "unchanged")
+        if config.evaluate.grader == "judge":
+            await _grade(walk)
+    plans = tuple(plan for found in walk.done.values() for plan in found)
+    return Plan(run=str(config.root), stages=plans, dataset=dataset)
+
+
+async def _judge(walk: Walk, stage: str, origin: str) -> None:
+    """The judges of `judge` or `sft-judge`; a cascade's next one may be asked what is open at the one before."""
+    more, skip = _comparisons(walk, stage, origin), set[str]()
+    for name in judge_stages(walk.config, stage):
+        await walk.stage(name, more, skip)
+        if walk.config.judge.cascade:
+            asked = walk.done[name][0].asked
+            more, skip = Expected(more.most + len(asked), more.likely + len(asked)), skip | set(asked)
+
+
+def _comparisons(walk: Walk, stage: str, origin: str) -> Expected:
+    """Comparisons that hang on replies or revisions yet to be made."""
+    sources, n = judged_sources(walk.config, stage), walk.config.policy.n
+    most, likely = 0, 0.0
+    if "samples" in sources:
+        missing = Counter(drop.id.rpartition("/")[0] for drop in walk.unasked(origin))
+        most += sum(math.comb(n, 2) - math.comb(n - lost, 2) for lost in missing.values())
+        likely += most
+    if "revision" in sources:
+        open_ = len(walk.done["revise"][0].asked) + walk.done["revise"][0].unknown - len(walk.tentative)
+        most += open_ + sum(not changed for changed in walk.tentative.values())
+        likely += open_ * walk.rates.changed
+    return Expected(most, likely)
+
+
+def _dataset(walk: Walk, joint: str, parts: list[str]) -> State:
+    """Whether these parts of the dataset would change; `open` where that hangs on replies yet to be made."""
+    if walk.asks(*(name for name in walk.done if not name.startswith("evaluate-"))):
+        return "open"
+    if "revision" not in judged_sources(walk.config, "judge"):
+        parts = [part for part in parts if part != "sft"]
+    for shard in range(walk.config.shards):
+        if not walk.config.judge.model:
+            combine_judges(walk.scratch, joint, shard)
+        for part in parts:
+            stage, label = LABELS[part]
+            label(walk.scratch, shard)
+            old, new = (file_sha256(rows_file(root, stage, shard)) for root in (walk.root, walk.scratch.root))
+            if old != new:
+                return "changed"
+    return "unchanged"
+
+
+def _trained(walk: Walk, kind: str) -> RunConfig | None:
+    """The scratch config with the run's trained checkpoint as its policy; None where there is none."""
+    weights = walk.root / "models" / kind
+    return with_policy(walk.scratch, kind, weights) if (weights / "cai_train.json").is_file() else None
+
+
+async def _on_policy(walk: Walk, demonstrations: State, prompts: int) -> State:
+    """The paper recipe's second half: samples of the SFT model, judged. All is open where SFT will change."""
+    policy = _trained(walk, "sft") if demonstrations == "unchanged" else None
+    if policy is not None:
+        await walk.stage("sft-generate", policy=policy)
+        await _judge(walk, "sft-judge", "sft-generate")
+        return _dataset(walk, "sft-judge", ["sft", "preference"])
+    n = walk.config.policy.n
+    _all_of(walk, "sft-generate", prompts * n, like="generate")
+    pairs = Expected(prompts * math.comb(n, 2), float(prompts * math.comb(n, 2)))
+    for name, judge in judge_stages(walk.config, "sft-judge").items():
+        walk.add(name, judge, Tally(), pairs, name.removeprefix("sft-"))
+    return "open"
+
+
+async def _evaluate(walk: Walk, unchanged: bool) -> None:
+    """Replies of trained models to the held-out prompts; all are asked where training would run."""
+    for kind in ("sft", "dpo"):
+        if getattr(walk.config, kind) is None:
+            continue
+        policy = _trained(walk, kind) if unchanged else None
+        if policy is not None:
+            await walk.stage(f"evaluate-{kind}", policy=policy)
+        else:
+            _all_of(walk, f"evaluate-{kind}", walk.done["evaluate-base"][0].rows, like="evaluate-base")
+
+
+async def _grade(walk: Walk) -> None:
+    """The judge's grades of held-out replies, those included that are yet to be made."""
+    for name in [name for name in walk.done if name.startswith("evaluate-")]:
+        replies, grade = walk.done[name][0], name.replace("evaluate-", "grade-")
+        if rows_file(walk.scratch.root, name, 0).exists():
+            await walk.stage(grade, Expected(len(replies.asked), float(len(replies.asked))))
+        else:
+            unknown = Expected(replies.rows, float(replies.rows))
+            walk.add(grade, role_of(walk.config, grade), Tally(), unknown, "grade-base")
+
+
+def _all_of(walk: Walk, name: str, calls: int, like: str) -> None:
+    """A stage of a model yet to be trained: every row is asked."""
+    tally = Tally(rows=calls, calls={name: Calls.exactly(calls)})
+    walk.add(name, walk.config.policy.model, tally, NOBODY, like)
