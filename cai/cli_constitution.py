@@ -8,56 +8,17 @@ from typing import Annotated
 import typer
 
 from cai.cli_common import Json, print_json
-from cai.errors import ConfigError, ConstitutionError
+from cai.cli_lint import lint, show
+from cai.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Check and read constitutions; import and export other formats.")
-MOST_BYTES = 10_000_000  # a longer file is no constitution, and a YAML of it nothing to edit
+app.command()(lint)
+app.command()(show)
 
 File = Annotated[Path, typer.Argument(metavar="FILE")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="File to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT where it is there already.")]
 FORMAT = "anthropic-sl, anthropic-rl, …-shots, hf, nemo, oct, markdown; an unknown name lists all."
-
-
-@app.command()
-def lint(files: list[Path], as_json: Json = False) -> None:
-    """Check constitution files; exit 1 where one has an error."""
-    from cai.constitution import lint
-
-    findings = [finding for file in files for finding in lint(file)]
-    if as_json:
-        print_json({"findings": [finding._asdict() for finding in findings]})
-    else:
-        for finding in findings:
-            typer.echo(
-                f"{finding.file}:{finding.line}:{finding.column}: {finding.severity}: {finding.message}"
-            )
-    if any(finding.severity == "error" for finding in findings):
-        raise typer.Exit(1)
-
-
-@app.command()
-def show(file: Path, as_json: Json = False) -> None:
-    """Print a constitution with everything that it extends resolved."""
-    from cai.constitution import load_constitution
-
-    found = load_constitution(file)
-    if as_json:
-        print_json(found.model_dump(mode="json"))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    from cai.report.tables import plain
-
-    table = Table(
-        "id", "statement", "use", "weight", "priority", title=f"{plain(found.name)} {plain(found.version)}"
-    )
-    for p in found.principles:
-        table.add_row(
-            plain(p.id), plain(p.statement), ", ".join(sorted(p.use)), f"{p.weight:g}", str(p.priority)
-        )
-    Console().print(table)
 
 
 @app.command("import")
@@ -104,16 +65,14 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a constitution (with all that it extends) in another format; what that cannot hold is listed."""
+    from cai.extends import resolve
     from cai.imports import export_text
-    from cai.lint import resolve
     from cai.store import write_text
 
     _free(output, file, force)
     found = resolve(file)
-    if found.findings or found.document.file is None:
-        raise ConstitutionError(str(found.findings[0]))
     principles = tuple(defined.principle for defined in found.principles)
-    text, left_out = export_text(found.document.file.model_copy(update={"principles": principles}), format)
+    text, left_out = export_text(found.file.model_copy(update={"principles": principles}), format)
     write_text(output, text)
     counts = {"principles": len(principles) - left_out.get("principles", 0)}
     _tell(f"{output}: {file} as {format}", format, output, counts, left_out, as_json)
@@ -130,7 +89,11 @@ def _free(output: Path, file: Path, force: bool) -> None:
 
 
 def _read(file: Path) -> str:
+    from cai.yaml_file import MOST_BYTES
+
     try:
+        if file.is_fifo() or file.is_char_device():
+            raise ConfigError(f"{file}: is a pipe or a device; give a constitution file")
         size = file.stat().st_size
         if size > MOST_BYTES:
             raise ConfigError(f"{file}: {size / 1e6:.1f} MB; import at most {MOST_BYTES / 1e6:.0f} MB")

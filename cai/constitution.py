@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from cai.document import Finding
-from cai.errors import ConstitutionError
-from cai.lint import lint, resolve
+from cai.extends import Resolved, resolve
+from cai.lint import lint
 from cai.principle import Closed, ConstitutionFile, Example, Principle, PrincipleTest, Use, content_digest
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Principle",
     "PrincipleTest",
     "Use",
+    "constitution_of",
     "draw",
     "json_schema",
     "lint",
@@ -65,10 +66,12 @@ def load_constitution(path: str | Path) -> Constitution:
 
     Raises ConstitutionError, `file:line:column: what; fix`, for the first error that `cai.lint.lint` finds.
     """
-    found = resolve(Path(path))
-    file = found.document.file
-    if found.findings or file is None:
-        raise ConstitutionError(str(found.findings[0]))
+    return constitution_of(resolve(Path(path)))
+
+
+def constitution_of(found: Resolved) -> Constitution:
+    """What a run works with, of a constitution as its files say it. Raises ConstitutionError as loading does."""
+    file = found.file
     return Constitution(
         name=file.name,
         version=file.version,

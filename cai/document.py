@@ -6,10 +6,11 @@ misspelt, the one that is missing because of it is not reported as well.
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +20,9 @@ from pydantic_core import ErrorDetails
 
 from cai.principle import ConstitutionFile, Example, Principle, PrincipleTest, Source
 from cai.rows import Message
+from cai.yaml_file import Unreadable, YamlFile, line_column, line_starts, parse_yaml, read_yaml
 
+MOST_ERRORS = 1000  # told of one file; who has more of them has another problem
 _SECTIONS: dict[str | None, type[BaseModel]] = {
     None: ConstitutionFile,
     "principles": Principle,
@@ -42,54 +45,89 @@ class Finding(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+        return printable(f"{self.file}:{self.line}:{self.column}: {self.message}")
 
 
 @dataclass
 class Document:
-    """One file: its YAML nodes for positions, its content where that is valid, and its errors."""
+    """One file: its text and nodes, its content where that is valid, and its errors.
+
+    `errors`: what pydantic refused, from which `findings` are told and `cai.rewrite` knows what to mend.
+    """
 
     path: Path
-    node: yaml.Node | None
-    file: ConstitutionFile | None
-    findings: list[Finding]
+    read: YamlFile
+    file: ConstitutionFile | None = None
+    findings: list[Finding] = field(default_factory=list)
+    errors: list[ErrorDetails] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._starts = line_starts(self.read.text)
+        self._keys: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
 
     def finding(self, loc: Loc, message: str, *, warning: bool = False, key: bool = False) -> Finding:
         """A finding at the value at `loc`, or at its key."""
-        line, column = position(self.node, loc, key)
+        line, column = self.place(loc, key)
         return Finding(str(self.path), line, column, "warning" if warning else "error", message)
 
+    def place(self, loc: Loc, key: bool = False) -> tuple[int, int]:
+        """Line and column, from 1, of the deepest part of `loc` that is there: of its value, or of its key."""
+        node = self.node(loc, key)[0]
+        return line_column(self._starts, node.start_mark.index) if node is not None else (1, 1)
 
-def read_document(path: Path) -> Document:
-    """Parse and validate one file by itself."""
+    def node(self, loc: Loc, key: bool = False) -> tuple[yaml.Node | None, bool]:
+        """The node of the deepest part of `loc` that is there (or of its key), and whether that is all of it."""
+        node = found = self.read.node
+        for part in loc:
+            if isinstance(node, yaml.MappingNode):
+                pair = self._pairs(node).get(str(part))
+                if pair is None:
+                    return found, False
+                node, found = pair[1], pair[0 if key else 1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = found = node.value[part]
+            else:
+                return found, False
+        return found, True
 
-    def broken(message: str, line: int = 1, column: int = 1) -> Document:
-        return Document(path, None, None, [Finding(str(path), line, column, "error", message)])
+    def _pairs(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """Keys and values by the text of the key; the last of a repeated key, which is the one that counts."""
+        if id(node) not in self._keys:
+            self._keys[id(node)] = {k.value: (k, v) for k, v in node.value if isinstance(k, yaml.ScalarNode)}
+        return self._keys[id(node)]
 
+
+def printable(text: str) -> str:
+    """Text of a file in one line that cannot steer a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def read_document(path: Path, text: str | None = None) -> Document:
+    """Parse and validate one file by itself, or the `text` that it is to have."""
     try:
-        loader = yaml.SafeLoader(path.read_bytes())
-        node = loader.get_single_node()
-        document = Document(path, node, None, [])
-        document.findings += [
-            document.finding(loc, message, key=True) for loc, message in _repeated_keys(node)
-        ]
-        data = loader.construct_document(node) if node else None
-    except OSError as error:
-        return broken(f"cannot be read ({error.strerror}); give the path of a constitution file")
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        return broken(f"not valid YAML: {error.problem or error.context}; mend the syntax here", *where)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return broken(f"not valid YAML: {str(error).splitlines()[0]}; mend the file")
+        document = Document(path, read_yaml(path) if text is None else parse_yaml(text))
+    except Unreadable as error:
+        found = Finding(str(path), error.line, error.column, "error", str(error))
+        return Document(path, YamlFile("", None, None), findings=[found])
+    data = document.read.data
     if not isinstance(data, dict):
-        return broken("a constitution is a mapping; start with 'schema: 1'")
+        kind = "the file is empty" if data is None else "a constitution is a mapping"
+        document.findings.append(document.finding((), f"{kind}; start with 'schema: 1'"))
+        return document
+    document.findings += [
+        document.finding(loc, message, key=True) for loc, message in _repeated_keys(document.read.node)
+    ]
     try:
         document.file = ConstitutionFile.model_validate(data)
     except ValidationError as error:
-        document.findings += _invalid(document, error.errors())
+        document.errors = error.errors(include_url=False)[: MOST_ERRORS + 1]
+        document.findings += _invalid(document, document.errors)
     else:
         document.findings += _repeated_ids(document, document.file)
+    document.findings.sort(key=lambda finding: finding[1:3])
+    if len(document.findings) > MOST_ERRORS:
+        problem = f"this file has more than {MOST_ERRORS} errors; mend these first"
+        document.findings = [*document.findings[:MOST_ERRORS], document.finding((), problem)]
     return document
 
 
@@ -118,28 +156,10 @@ def _repeated_ids(document: Document, file: ConstitutionFile) -> Iterator[Findin
     first: dict[str, int] = {}
     for index, principle in enumerate(file.principles):
         if principle.id in first:
-            line, _ = position(document.node, ("principles", first[principle.id], "id"))
+            line, _ = document.place(("principles", first[principle.id], "id"))
             problem = f"principle {principle.id!r} is already in line {line}; rename or remove one"
             yield document.finding(("principles", index, "id"), problem)
         first.setdefault(principle.id, index)
-
-
-def position(node: yaml.Node | None, loc: Loc, key: bool = False) -> tuple[int, int]:
-    """Line and column, from 1, of the deepest part of `loc` that is there: of its value, or of its key."""
-    mark = node.start_mark if node is not None else None
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            # the last one of a repeated key is the one that counts, and the one to complain about
-            pair = next(((k, v) for k, v in reversed(node.value) if k.value == str(part)), None)
-            if pair is None:
-                break
-            node, mark = pair[1], pair[0 if key else 1].start_mark
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            mark = node.start_mark
-        else:
-            break
-    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
 
 
 def _invalid(document: Document, errors: list[ErrorDetails]) -> Iterator[Finding]:
@@ -147,28 +167,32 @@ def _invalid(document: Document, errors: list[ErrorDetails]) -> Iterator[Finding
     misspelt: set[Loc] = set()
     for error in errors:
         if error["type"] == "extra_forbidden":
-            near = _near(error["loc"])
+            near = near_keys(error["loc"])
             misspelt |= {(*error["loc"][:-1], name) for name in near}
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_known(error['loc']))}"
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known_keys(error['loc']))}"
             yield document.finding(error["loc"], f"unknown key {error['loc'][-1]!r}; {hint}", key=True)
     for error in errors:
         loc = error["loc"]
         if error["type"] == "missing" and loc not in misspelt:
             yield document.finding(loc[:-1], f"the key {loc[-1]!r} is missing; add it")
         elif error["type"] not in ("missing", "extra_forbidden"):
-            yield document.finding(loc, _explain(error))
+            yield document.finding(loc, _explain(document, error))
 
 
-def _known(loc: Loc) -> list[str]:
+def known_keys(loc: Loc) -> list[str]:
+    """The keys of the section that holds `loc`."""
     section = _SECTIONS[next((part for part in reversed(loc[:-1]) if isinstance(part, str)), None)]
     return [field.alias or name for name, field in section.model_fields.items()]
 
 
-def _near(loc: Loc) -> list[str]:
-    return difflib.get_close_matches(str(loc[-1]), _known(loc), n=1)
+def near_keys(loc: Loc, cutoff: float = 0.6) -> list[str]:
+    """Known keys that a misspelt one at `loc` may stand for, the nearest first."""
+    return difflib.get_close_matches(
+        str(loc[-1]), known_keys(loc), n=1 if cutoff == 0.6 else 3, cutoff=cutoff
+    )
 
 
-def _explain(error: ErrorDetails) -> str:
+def _explain(document: Document, error: ErrorDetails) -> str:
     """What is wrong with one value, and the fix."""
     name = next((part for part in reversed(error["loc"]) if isinstance(part, str)), "the file")
     value, kind, shown = error["input"], error["type"], _shown(error["input"])
@@ -181,16 +205,30 @@ def _explain(error: ErrorDetails) -> str:
         fix = "write 'schema: 1'" if name == "schema" else f"use {error['ctx']['expected']}"
         return f"{name!r} cannot be {shown}; {fix}"
     if kind == "string_type":
-        fix = "write a text" if isinstance(value, dict | list | None) else "put it in quotes"
-        return f"{name!r} must be a text (got {shown}); {fix}"
+        node, whole = document.node(error["loc"])
+        if value is None or not whole or not isinstance(node, yaml.ScalarNode):
+            return f"{name!r} must be a text (got {shown}); write a text"
+        return (
+            f'{name!r} must be a text, and YAML reads {node.value} as {_read_as(value)}; write "{node.value}"'
+        )
     fixes = {
         "string_too_short": f"{name!r} is empty; write a text",
         "greater_than": f"{name!r} must be above 0 (got {shown}); raise it",
         "tuple_type": f"{name!r} must be a list (got {shown}); write '- …' lines below it",
         "too_short": f"{name!r} must not be empty; write at least one entry, or remove it",
         "model_type": f"an entry of {name!r} must be a mapping (got {shown}); write 'key: value' lines",
+        "invalid_key": f"the key {shown} is no text; put it in quotes",
     }
     return fixes.get(kind) or f"{name!r} is not valid (got {shown}): {error['msg']}; change it"
+
+
+def _read_as(value: Any) -> str:
+    """What YAML made of a text that was not quoted."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime.date):
+        return "a date"
+    return f"the number {_shown(value)}" if isinstance(value, int | float) else _shown(value)
 
 
 def _shown(value: Any) -> str:

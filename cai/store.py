@@ -91,11 +91,14 @@ class RowsWriter:
 
     def write_line(self, data: bytes) -> None:
         """Append one line that is already JSON, without its newline."""
-        line = data + b"\n"
-        with guard(self.path):
-            self._file.write(line)
-        self._digest.update(line)
+        self.write_bytes(data + b"\n")
         self.rows += 1
+
+    def write_bytes(self, data: bytes) -> None:
+        """Append bytes that are no row."""
+        with guard(self.path):
+            self._file.write(data)
+        self._digest.update(data)
 
     def publish(self) -> Published:
         """Make the file durable and visible under its name, replacing what was there."""
@@ -142,6 +145,16 @@ def write_text(path: Path, text: str) -> Published:
     writer = RowsWriter(path)
     try:
         writer.write_line(text.rstrip("\n").encode())
+        return writer.publish()
+    finally:
+        writer.discard()
+
+
+def write_bytes(path: Path, data: bytes) -> Published:
+    """Publish a file of exactly these bytes, atomically."""
+    writer = RowsWriter(path)
+    try:
+        writer.write_bytes(data)
         return writer.publish()
     finally:
         writer.discard()

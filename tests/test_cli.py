@@ -60,13 +60,13 @@ def test_an_empty_prompt_file(tmp_path: Path) -> None:
 
 
 def test_lint(tmp_path: Path) -> None:
-    """Good files exit 0; a bad one exits 1 with its place, as text and as JSON."""
+    """Good files exit 0; a bad one exits 2 with its place, as text and as JSON."""
     good = sorted(str(path) for path in (ROOT / "constitutions").glob("*.yaml"))
     assert cai("constitution", "lint", *good).returncode == 0
     bad = tmp_path / "bad.yaml"
     bad.write_text('schema: 1\nname: bad\nversion: "1"\nprinciples:\n  - {id: kind, statment: Be kind.}\n')
     done = cai("constitution", "lint", str(bad))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"{bad}:5:" in done.stdout and "'statement'" in done.stdout
     findings = json.loads(cai("constitution", "lint", "--json", str(bad)).stdout)["findings"]
     assert findings[0]["line"] == 5 and findings[0]["severity"] == "error"

@@ -208,15 +208,15 @@ def test_a_prompt_text_is_a_conversation_of_one_turn() -> None:
 P = f"{HEAD}principles:\n"
 OK = "  - id: ok\n    statement: Be kind.\n"
 ERRORS = [
-    ("", "1:1: a constitution is a mapping; start with 'schema: 1'"),
+    ("", "1:1: the file is empty; start with 'schema: 1'"),
     ("- a\n", "1:1: a constitution is a mapping; start with 'schema: 1'"),
-    ("name: [a\n", "2:1: not valid YAML: expected ',' or ']', but got '<stream end>'; mend the syntax here"),
+    ("name: [a\n", "2:1: not valid YAML: did not find expected ',' or ']'; mend the syntax here"),
     (f"{P}{OK}\tx: 1\n",
-     "7:1: not valid YAML: found character '\\t' that cannot start any token; mend the syntax here"),
-    ("a: 2024-13-45\n", "1:1: not valid YAML: month must be in 1..12; mend the file"),
+     "7:1: not valid YAML: a tab stands where YAML wants blanks; replace it by blanks"),
+    ("a: 2024-13-45\n", "1:4: not valid YAML: this looks like a value of type timestamp, and is none; put it in quotes"),
     (f"{P}{OK}".replace("schema: 1", "schema: 2"), "1:9: 'schema' cannot be 2; write 'schema: 1'"),
     (f"{P}{OK}".replace("schema: 1\n", ""), "1:1: the key 'schema' is missing; add it"),
-    (f"{P}{OK}".replace('"1"', "1.0"), "3:10: 'version' must be a text (got 1.0); put it in quotes"),
+    (f"{P}{OK}".replace('"1"', "1.0"), "3:10: 'version' must be a text, and YAML reads 1.0 as the number 1.0; write \"1.0\""),
     (f"{HEAD}principels:\n{OK}", "4:1: unknown key 'principels'; did you mean 'principles'?"),
     (f"{P}  - id: a\n    statment: Be kind.\n", "6:5: unknown key 'statment'; did you mean 'statement'?"),
     (f"{P}{OK}    xyz: 1\n", "7:5: unknown key 'xyz'; known: id, statement, critique, revision, judge, weight, "
@@ -226,7 +226,7 @@ ERRORS = [
     (f"{P}  - id: a\n    statement: '  '\n", "6:16: 'statement' is empty; write a text"),
     (f"{P}  - id: a\n    statement:\n", "6:15: 'statement' must be a text (got nothing); write a text"),
     (f"{P}  - id: a\n", "5:5: the key 'statement' is missing; add it"),
-    (f"{P}  - id: no\n    statement: S.\n", "5:9: 'id' must be a text (got False); put it in quotes"),
+    (f"{P}  - id: no\n    statement: S.\n", "5:9: 'id' must be a text, and YAML reads no as false; write \"no\""),
     (f"{P}  - id: No Harm!\n    statement: S.\n", "5:9: id 'No Harm!' is not kebab-case; write it like 'no-harm'"),
     (f"{P}  - no-harm\n", "5:5: an entry of 'principles' must be a mapping (got 'no-harm'); write 'key: value' lines"),
     (f"{P}", "4:12: 'principles' must be a list (got nothing); write '- …' lines below it"),
@@ -270,7 +270,9 @@ def test_a_missing_or_binary_file_is_one_line(tmp_path: Path) -> None:
     ):
         load_constitution(tmp_path / "none.yaml")
     (tmp_path / "bin.yaml").write_bytes(b"name: \xff\xfe\n")
-    with pytest.raises(ConstitutionError, match=r"bin\.yaml:1:1: not valid YAML: .*; mend the file$"):
+    with pytest.raises(
+        ConstitutionError, match=r"bin\.yaml:1:7: byte 0xff is not UTF-8; save the file as UTF-8$"
+    ):
         load_constitution(tmp_path / "bin.yaml")
     (tmp_path / "loop.yaml").write_text(f"{HEAD}principles: &p\n  - *p\n")
     with pytest.raises(ConstitutionError, match=r"loop\.yaml:\d+:\d+: .+; .+"):
@@ -321,7 +323,7 @@ def test_a_file_extended_twice_does_not_undo_an_override(
         opened.append(path.name)
         return read_document(path)
 
-    monkeypatch.setattr("cai.lint.read_document", reading)
+    monkeypatch.setattr("cai.extends.read_document", reading)
     assert statements(top) == [("a", "Left a"), ("r", "Right r")]
     assert opened == ["top.yaml", "left.yaml", "base.yaml", "right.yaml"]
 
@@ -380,7 +382,7 @@ def test_lint_knows_inherited_statements_and_warns_once(tmp_path: Path) -> None:
         f"{child}:6:24: this is nearly the statement of 'a'; merge them or tell them apart"
     ]
     judges = tmp_path / "judges.yaml"
-    judges.write_text(f"{P}{OK}    use: [judge]\n")
+    judges.write_text(f"{P}{OK}    use: [judge]\n".replace("Be kind.", "Greet the user by name."))
     assert [f.message for f in lint(judges)] == [
         "no principle is used to revise; add 'revise' to the 'use' of one"
     ]
