@@ -9,6 +9,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+DEMO = "flows/configs/embedded.yaml"  # in a checkout: the config of the demo, on the embedded model
+
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Run config (YAML).")]
 Set = Annotated[
     list[str] | None,

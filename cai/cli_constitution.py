@@ -9,11 +9,14 @@ import typer
 
 from cai.cli_common import Json, print_json
 from cai.cli_lint import lint, show
+from cai.cli_try import test, try_
 from cai.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Check and read constitutions; import and export other formats.")
 app.command()(lint)
 app.command()(show)
+app.command("try")(try_)
+app.command()(test)
 
 File = Annotated[Path, typer.Argument(metavar="FILE")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="File to write.")]

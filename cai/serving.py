@@ -10,9 +10,11 @@ from pathlib import Path
 from rich.console import Console
 
 from cai.config import RunConfig
+from cai.errors import ProviderError
 from cai.models import open_model
 from cai.models.base import ChatModel, Completion, Request
 from cai.models.managed import managed_server
+from cai.preflight import NOWHERE
 from cai.report.progress import Board
 
 Endpoints = dict[str, str]
@@ -64,6 +66,90 @@ async def serving(config: RunConfig, names: Sequence[str]) -> AsyncIterator[Endp
                     managed_server(model.model, model.managed, log)
                 )
         yield endpoints
+
+
+class Models:
+    """The models of a config by name, each opened when it is first needed; at most one managed server runs."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._lock = asyncio.Lock()
+        self._opening: dict[str, asyncio.Task[ChatModel]] = {}
+        self._open: dict[str, contextlib.AsyncExitStack] = {}
+
+    async def model(self, name: str) -> ChatModel:
+        """A model that is opened, and its managed server started, by its first call."""
+        closed = open_model(
+            name, self._config.models[name], endpoint=self._config.models[name].endpoint or NOWHERE
+        )
+        identity = closed.identity
+        await closed.close()
+        return _OnDemand(name, identity, self)
+
+    async def client(self, name: str) -> ChatModel:
+        """The open client of a model; all who wait for it to open hear of the same failure."""
+        task = self._opening.get(name)
+        if task is None or (task.done() and name not in self._open):
+            task = self._opening[name] = asyncio.create_task(self._start(name))
+        return await asyncio.shield(task)
+
+    async def drop(self, name: str) -> None:
+        """End a client that is of no use any more, so that the next call opens a new one."""
+        async with self._lock:
+            if stack := self._open.pop(name, None):
+                await stack.aclose()
+
+    async def close(self) -> None:
+        """End everything, also what is being opened."""
+        for task in self._opening.values():
+            task.cancel()
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+        for name in list(self._open):
+            await self.drop(name)
+
+    async def _start(self, name: str) -> ChatModel:
+        model = self._config.models[name]
+        if model.managed is not None:
+            for other in [one for one in self._open if self._config.models[one].managed is not None]:
+                await self.drop(other)
+        async with self._lock, contextlib.AsyncExitStack() as undo:
+            endpoints = await undo.enter_async_context(serving(self._config, [name]))
+            client = open_model(name, model, endpoint=endpoints.get(name))
+            undo.push_async_callback(client.close)
+            self._open[name] = undo.pop_all()
+        return client
+
+
+class _OnDemand:
+    """A model of which only the identity is known before its first call."""
+
+    def __init__(self, name: str, identity: str, models: Models) -> None:
+        self._name, self.identity, self._models = name, identity, models
+
+    async def complete(self, request: Request) -> Completion:
+        client = await self._models.client(self._name)
+        try:
+            return await client.complete(request)
+        except ProviderError as error:
+            if error.fatal:
+                await self._models.drop(self._name)
+            raise
+
+    async def close(self) -> None:
+        """Nothing: `Models` closes what it has opened."""
+
+
+@contextlib.asynccontextmanager
+async def on_demand(config: RunConfig) -> AsyncIterator[Models]:
+    """The models of a config, of which only those are opened that are asked something; they stay open to the end.
+
+    So what a journal answers starts no server.
+    """
+    models = Models(config)
+    try:
+        yield models
+    finally:
+        await models.close()
 
 
 def with_policy(config: RunConfig, name: str, weights: Path) -> RunConfig:

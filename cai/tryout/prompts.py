@@ -1,0 +1,124 @@
+"""Which prompts a try shows: given ones, or the few of many that meet the principles one wants to see.
+
+Everything is decided by ids and the seed, so the same file, config and edit always show the same prompts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cai.config import RunConfig
+from cai.constitution import Constitution, Use, draw
+from cai.errors import ConfigError
+from cai.pipeline import read_stage
+from cai.principle import content_digest
+from cai.rows import Message, Prompt, Reply, Revision
+from cai.sources import read_prompts
+
+SCANNED = 2000  # prompts looked at; a run's are spread over its shards by hash, so these are a fair sample
+
+
+class Drawn(NamedTuple):
+    """A prompt, and what a run made of it: its replies, and the principles that it found the first one to break.
+
+    Both are empty for a prompt that is still to be answered.
+    """
+
+    prompt: Prompt
+    replies: tuple[Reply, ...] = ()
+    broken: frozenset[str] = frozenset()
+
+
+def given_prompts(texts: Sequence[str], constitution: Constitution) -> list[Drawn]:
+    """Prompts of the user's own, under every tag, so that each principle may apply. Raises ConfigError for a blank."""
+    if any(not text.strip() for text in texts):
+        raise ConfigError("--prompt: is empty; write what the user asks")
+    tags = sorted({tag for principle in constitution.principles for tag in principle.applies_to})
+    return [
+        Drawn(
+            Prompt(
+                id=content_digest(text)[:24],
+                messages=(Message(role="user", content=text),),
+                tags=tuple(tags),
+                source="given",
+            )
+        )
+        for text in dict.fromkeys(text.strip() for text in texts)
+    ]
+
+
+def source_prompts(config: RunConfig) -> list[Drawn]:
+    """The first prompts of the config's own sources."""
+    rows = (row for row in read_prompts(config.prompts) if isinstance(row, Prompt))
+    return [Drawn(row) for row in itertools.islice(rows, SCANNED)]
+
+
+def run_prompts(config: RunConfig, run: Path) -> list[Drawn]:
+    """The first prompts of a run, with the replies that it has given. Raises ConfigError where there are none."""
+    if not list((run / "generate").glob("rows-*.jsonl")):
+        raise ConfigError(f"--run {run}: it has generated no replies yet; let it, or leave --run out")
+    of_run = config.model_copy(update={"outputs": str(run.parent), "name": run.name})
+    broken: dict[str, frozenset[str]] = {}
+    if list((run / "revise").glob("rows-*.jsonl")):
+        for row in itertools.islice(read_stage(of_run, "revise", Revision), SCANNED):
+            broken[row.reply.prompt.id] = frozenset(done.principle for done in row.rounds if done.violated)
+    groups = itertools.groupby(read_stage(of_run, "generate", Reply), key=lambda reply: reply.prompt.id)
+    found: list[Drawn] = []
+    for name, group in itertools.islice(groups, SCANNED):
+        replies = tuple(group)
+        if replies[0].sample == 0:  # the one that a run revises
+            found.append(Drawn(replies[0].prompt, replies, broken.get(name, frozenset())))
+    return found
+
+
+def choose(
+    config: RunConfig,
+    drawn: Sequence[Drawn],
+    versions: Sequence[Constitution],
+    targets: Sequence[str],
+    n: int,
+    samples: bool,
+) -> list[Drawn]:
+    """`n` of the prompts: in turn for each target principle the one that broke it or else meets it first, then any.
+
+    `versions`: whose draws count. `samples`: two replies are judged as well, which draws principles of its own.
+    """
+    met = {one.prompt.id: principles_met(config, one.prompt, versions, samples) for one in drawn}
+    left = sorted(drawn, key=lambda one: _rank(config.seed, one.prompt.id))
+    found: list[Drawn] = []
+    for target in itertools.islice(itertools.cycle(targets), n if targets else 0):
+        meeting = [one for one in left if target in met[one.prompt.id]]
+        if meeting:
+            best = min(meeting, key=lambda one: (target not in one.broken, met[one.prompt.id][target]))
+            found.append(best)
+            left.remove(best)
+    return [*found, *left[: n - len(found)]]
+
+
+def principles_met(
+    config: RunConfig, prompt: Prompt, versions: Iterable[Constitution], samples: bool
+) -> dict[str, int]:
+    """The principles that a prompt's first reply, its revision and its samples draw, with the earliest place."""
+    reply = f"{prompt.id}/r0"
+    draws: list[tuple[Use, str, int]] = [
+        ("revise", reply, config.critic.rounds),
+        ("judge", f"{reply}~{reply}/v", config.judge.principles),
+    ]
+    if samples:
+        draws.append(("judge", f"{reply}~{prompt.id}/r1", config.judge.principles))
+    found: dict[str, int] = {}
+    for version in versions:
+        for use, row_id, k in draws:
+            for place, principle in enumerate(
+                draw(version, seed=config.seed, row_id=row_id, use=use, tags=prompt.tags, k=k)
+            ):
+                found[principle.id] = min(place, found.get(principle.id, place))
+    return found
+
+
+def _rank(seed: int, prompt_id: str) -> bytes:
+    return hashlib.blake2b(f"{seed}\x1f{prompt_id}".encode(), digest_size=8).digest()
