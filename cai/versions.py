@@ -7,6 +7,7 @@ and is never changed. Files are hard links: those of a run are replaced, never w
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -156,6 +157,8 @@ def _link(source: Path, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:
         shutil.copyfile(source, target)
+        with target.open("rb") as copied:
+            os.fsync(copied.fileno())
 
 
 def _link_latest(folder: Path, name: str) -> None:
