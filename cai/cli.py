@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from cai import __version__
-from cai.cli_common import Config, Json, Set, print_json, raise_user, run_flow
+from cai.cli_common import DEMO, Config, Json, Set, print_json, raise_user, run_flow
 from cai.cli_constitution import app as constitution_app
 from cai.cli_deploy import deploy
 from cai.cli_judge import app as judge_app
@@ -26,7 +26,6 @@ app.add_typer(judge_app, name="judge")
 app.command()(plan)
 app.command()(deploy)
 constitution_app.command()(diff)
-DEMO = "flows/configs/embedded.yaml"
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, e.g. outputs/demo.")]
 

@@ -157,12 +157,14 @@ async def _show_or_tell(config: RunConfig, wanted: Wanted, models: Models, as_js
 
 
 async def _show(config: RunConfig, wanted: Wanted, models: Models, as_json: bool) -> None:
+    from cai.constitution import load_constitution
     from cai.runfolder import hold_run
     from cai.tryout.plan import plan_tryout
     from cai.tryout.trial import run_tryout
 
+    new = load_constitution(wanted.file)
     with hold_run(config):
-        found = await run_tryout(plan_tryout(config, wanted), models)
+        found = await run_tryout(plan_tryout(config, wanted, new), models)
     if as_json:
         print_json(found.model_dump(mode="json"))
         return
@@ -176,16 +178,17 @@ async def _show(config: RunConfig, wanted: Wanted, models: Models, as_json: bool
 async def _check_all(
     config: RunConfig, files: list[Path], pairs: Path | None, principle: str | None, min_pass_rate: float
 ) -> list[Checks]:
+    from cai.constitution import load_constitution
     from cai.runfolder import hold_run
     from cai.serving import on_demand
     from cai.tryout.check import Wanted, run_checks
     from cai.tryout.scratch import scratch_config
 
+    constitutions = [load_constitution(file) for file in files]
     found = []
     async with on_demand(scratch_config(config, files[0])) as models:
-        for file in files:
-            scratch = scratch_config(config, file)
+        for file, constitution in zip(files, constitutions, strict=True):
+            scratch, wanted = scratch_config(config, file), Wanted(file, pairs, principle)
             with hold_run(scratch):
-                wanted = Wanted(file, pairs, principle)
-                found.append(await run_checks(scratch, wanted, min_pass_rate, models))
+                found.append(await run_checks(scratch, wanted, constitution, min_pass_rate, models))
     return found

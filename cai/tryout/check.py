@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cai.config import RunConfig
-from cai.constitution import Constitution, load_constitution
+from cai.constitution import Constitution
 from cai.errors import ConfigError
 from cai.judge.passes import PrinciplePasses, passes, together
 from cai.judges import qualify_stage
@@ -63,10 +63,11 @@ class Checks(Row):
     seconds: float
 
 
-async def run_checks(config: RunConfig, wanted: Wanted, min_pass_rate: float, models: Models) -> Checks:
+async def run_checks(
+    config: RunConfig, wanted: Wanted, constitution: Constitution, min_pass_rate: float, models: Models
+) -> Checks:
     """Ask the judges of `config`, which is of the scratch folder that the caller holds. Raises what a run raises."""
     started = time.monotonic()
-    constitution = load_constitution(wanted.file)
     if wanted.principle is not None:
         constitution = only(constitution, wanted.principle, str(wanted.file))
     pairs = list(_pairs(config, constitution, wanted))

@@ -50,9 +50,8 @@ def run_config(run: Path) -> RunConfig:
     return validate_config(data, str(run / "config.json"))
 
 
-def plan_tryout(config: RunConfig, wanted: Wanted) -> Plan:
-    """Read what is to be tried. `config`: of the scratch folder, which the caller holds. Raises ConfigError."""
-    new = load_constitution(wanted.file)
+def plan_tryout(config: RunConfig, wanted: Wanted, new: Constitution) -> Plan:
+    """What is to be tried of `new`. `config`: of the scratch folder, which the caller holds. Raises ConfigError."""
     old, origin = _old_version(config, wanted, new)
     if wanted.principle is not None:
         new = only(new, wanted.principle, str(wanted.file))

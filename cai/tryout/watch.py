@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 from watchfiles import Change, awatch
@@ -20,37 +21,42 @@ def contents(file: Path) -> Contents:
     found: Contents = {}
     left = [file]
     while left:
-        path = left.pop().resolve()
-        if path in found:
-            continue
+        path = left.pop()
         try:
-            found[path] = path.read_bytes()
-        except OSError:
-            found[path] = b""
+            path = path.resolve()
+            if path in found:
+                continue
+            there = path.is_file()
+            found[path] = path.read_bytes() if there else b""
+        except (OSError, ValueError, RuntimeError):  # gone meanwhile, or a name that no file can have
             continue
-        document = read_document(path)
-        left += [path.parent / name for name in (document.file.extends if document.file else ())]
+        document = read_document(path) if there else None
+        extends = document.file.extends if document is not None and document.file is not None else ()
+        left += [path.parent / name for name in extends]
     return found
 
 
 async def saves(file: Path, seen: Contents) -> AsyncIterator[None]:
     """One item for each change since `seen`, which is of `contents`; a save that changes nothing is none."""
     while True:
-        files = frozenset(seen) | frozenset(contents(file))
+        now = contents(file)
+        if now != seen:
+            seen = now
+            yield
+            continue
+        async with contextlib.aclosing(_events(frozenset(seen))) as events:
+            async for _ in events:
+                if contents(file) != seen:
+                    break
 
-        def ours(change: Change, path: str, files: frozenset[Path] = files) -> bool:
-            return Path(path).resolve() in files
 
-        async for _ in awatch(
-            *{path.parent for path in files if path.parent.is_dir()},
-            watch_filter=ours,
-            step=SETTLED_MS,
-            rust_timeout=AT_LEAST_MS,
-            yield_on_timeout=True,
-            recursive=False,
-        ):
-            now = contents(file)
-            if now != seen:
-                seen = now
-                yield
-                break
+def _events(files: frozenset[Path]) -> AsyncGenerator[set[tuple[Change, str]], None]:
+    """What the system tells of these files, and nothing every AT_LEAST_MS."""
+    return awatch(
+        *{path.parent for path in files if path.parent.is_dir()},
+        watch_filter=lambda _, path: Path(path).resolve() in files,
+        step=SETTLED_MS,
+        rust_timeout=AT_LEAST_MS,
+        yield_on_timeout=True,
+        recursive=False,
+    )
