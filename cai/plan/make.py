@@ -11,10 +11,9 @@ from pathlib import Path
 
 from cai.config import RunConfig
 from cai.judges import judge_stages, judged_sources, qualify_stage
-from cai.pipeline import role_of, rows_file
-from cai.plan.rehearse import Tally
-from cai.plan.rows import Calls, Plan, State
-from cai.plan.walk import NOBODY, Expected, Walk
+from cai.pipeline import rows_file
+from cai.plan.rows import Plan, State
+from cai.plan.walk import Expected, Walk
 from cai.preflight import check_inputs
 from cai.publish import combine_judges, label_demonstrations, label_pairs, write_held_out, write_prompts
 from cai.qualification import is_gated
@@ -111,22 +110,21 @@ def _trained(walk: Walk, kind: str) -> RunConfig | None:
 
 
 async def _on_policy(walk: Walk, demonstrations: State, prompts: int) -> State:
-    """The paper recipe's second half: samples of the SFT model, judged. All is open where SFT will change."""
+    """The paper recipe's second half: samples of the SFT model, judged. All is open where SFT may change."""
     policy = _trained(walk, "sft") if demonstrations == "unchanged" else None
     if policy is not None:
         await walk.stage("sft-generate", policy=policy)
         await _judge(walk, "sft-judge", "sft-generate")
         return _dataset(walk, "sft-judge", ["sft", "preference"])
     n = walk.config.policy.n
-    _all_of(walk, "sft-generate", prompts * n, like="generate")
-    pairs = Expected(prompts * math.comb(n, 2), float(prompts * math.comb(n, 2)))
-    for name, judge in judge_stages(walk.config, "sft-judge").items():
-        walk.add(name, judge, Tally(), pairs, name.removeprefix("sft-"))
+    walk.add_unknown("sft-generate", prompts * n, like="generate")
+    for name in judge_stages(walk.config, "sft-judge"):
+        walk.add_unknown(name, prompts * math.comb(n, 2), like=name.removeprefix("sft-"))
     return "open"
 
 
 async def _evaluate(walk: Walk, unchanged: bool) -> None:
-    """Replies of trained models to the held-out prompts; all are asked where training would run."""
+    """Replies of trained models to the held-out prompts; all may be asked where training may run."""
     for kind in ("sft", "dpo"):
         if getattr(walk.config, kind) is None:
             continue
@@ -134,7 +132,7 @@ async def _evaluate(walk: Walk, unchanged: bool) -> None:
         if policy is not None:
             await walk.stage(f"evaluate-{kind}", policy=policy)
         else:
-            _all_of(walk, f"evaluate-{kind}", walk.done["evaluate-base"][0].rows, like="evaluate-base")
+            walk.add_unknown(f"evaluate-{kind}", walk.done["evaluate-base"][0].rows, like="evaluate-base")
 
 
 async def _grade(walk: Walk) -> None:
@@ -144,11 +142,4 @@ async def _grade(walk: Walk) -> None:
         if rows_file(walk.scratch.root, name, 0).exists():
             await walk.stage(grade, Expected(len(replies.asked), float(len(replies.asked))))
         else:
-            unknown = Expected(replies.rows, float(replies.rows))
-            walk.add(grade, role_of(walk.config, grade), Tally(), unknown, "grade-base")
-
-
-def _all_of(walk: Walk, name: str, calls: int, like: str) -> None:
-    """A stage of a model yet to be trained: every row is asked."""
-    tally = Tally(rows=calls, calls={name: Calls.exactly(calls)})
-    walk.add(name, walk.config.policy.model, tally, NOBODY, like)
+            walk.add_unknown(grade, replies.unknown, like="grade-base")

@@ -46,6 +46,8 @@ def span(calls: Calls) -> str:
     """A number of calls, or the expected number with the least and the most."""
     if calls.low == calls.high:
         return f"{calls.low:,}"
+    if calls.expected == calls.high:
+        return f"{calls.low:,}–{calls.high:,}"
     return f"~{calls.expected:,.0f} ({calls.low:,}–{calls.high:,})"
 
 

@@ -75,9 +75,18 @@ class Walk:
         self.tentative |= tally.tentative
         self.add(name, role, tally, more, known or NO_TOKENS)
 
-    def add(self, name: str, model: str, tally: Tally, more: Expected, per_call: PerCall | str) -> None:
-        """Keep what a stage came to, with what its unknown rows add. `per_call`: or the stage that it is like."""
-        tokens = self._per_call.get(per_call, NO_TOKENS) if isinstance(per_call, str) else per_call
+    def add_unknown(self, name: str, rows: int, like: str) -> None:
+        """Keep a stage of which no row is known yet. `like`: the stage whose calls its own are like."""
+        config = self.config
+        role = (
+            config.policy.model
+            if name == "sft-generate" or name.startswith("evaluate-")
+            else role_of(config, name)
+        )
+        self.add(name, role, Tally(), Expected(rows, float(rows)), self._per_call.get(like, NO_TOKENS))
+
+    def add(self, name: str, model: str, tally: Tally, more: Expected, tokens: PerCall) -> None:
+        """Keep what a stage came to, with what its unknown rows add."""
         unknown = calls_of_unknown(self.config, name, more.likely, more.most, self.rates) if more.most else {}
         asked = self.config.models.get(model) or self.config.models[self.config.policy.model]
         plans = []
