@@ -67,9 +67,14 @@ async def preflight(config: RunConfig) -> None:
     await _check_endpoints(config, {config.policy.model, config.critic.model, *config.judge.judges})
 
 
-def check_judge(config: RunConfig) -> None:
-    """The part of `check_inputs` that judging labelled pairs needs: nothing is asked of policy and critic."""
+def check_judge_models(config: RunConfig) -> None:
+    """The part of `check_inputs` that asking the judges anything needs: nothing is asked of policy and critic."""
     _check_judge(config, load_templates(config.templates))
+
+
+def check_judge(config: RunConfig) -> None:
+    """The part of `check_inputs` that judging labelled pairs needs."""
+    check_judge_models(config)
     principles_a_pair(config)
 
 

@@ -19,7 +19,7 @@ from cai.judge.passes import PrinciplePasses, passes, together
 from cai.judges import qualify_stage
 from cai.labelled import read_pairs, tests_of
 from cai.pipeline import job_of, run_job
-from cai.preflight import check_judge
+from cai.preflight import check_judge_models
 from cai.principle import KEBAB
 from cai.qualification import kind_of, to_measure
 from cai.rows import Drop, LabelledPair, Recorded, Row
@@ -107,7 +107,7 @@ async def _ask(
     write_rows(labelled, pairs)
     judge = to_measure(config).judge.model_copy(update={"labelled": str(labelled)})
     config = config.model_copy(update={"constitution": str(version), "judge": judge})
-    check_judge(config)
+    check_judge_models(config)
     members: list[list[Recorded]] = []
     reasons: dict[str, str] = {}
     reports: list[ShardReport] = []
