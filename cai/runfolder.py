@@ -10,6 +10,7 @@ from cai.config import RunConfig
 from cai.constitution import load_constitution
 from cai.errors import ConfigError
 from cai.lock import held
+from cai.previous import keep_previous, templates_digest
 from cai.store import write_json
 
 FREE_BYTES = 200 * 1024 * 1024  # less than this and a run would die in the middle
@@ -38,18 +39,30 @@ def hold_run(config: RunConfig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def start_run(config: RunConfig) -> Iterator[None]:
-    """Hold the run's folder, and store the resolved config and constitution in it; the run counts as unfinished."""
+    """Hold the run's folder, and store the resolved config and constitution in it; the run counts as unfinished.
+
+    A finished version by another constitution is kept first, as `previous`.
+    """
+    constitution = load_constitution(config.constitution)
     with hold_run(config):
+        keep_previous(config, constitution)
+        write_json(
+            config.root / "summary.json", {"state": "unfinished"}
+        )  # first: what follows is no version to keep
         write_json(config.root / "config.json", config)
-        write_json(config.root / "constitution.json", load_constitution(config.constitution))
-        write_json(config.root / "summary.json", {"state": "unfinished"})
+        write_json(config.root / "constitution.json", constitution)
         # an earlier one may be another config's; this run writes its own, or has none
-        for name in ("evaluation.json", "qualification.json", "filter.json"):
+        for name in ("evaluation.json", "qualification.json", "filter.json", "coverage.json", "edit.json"):
             (config.root / name).unlink(missing_ok=True)
         yield
 
 
 def finish_run(config: RunConfig, dataset: dict[str, int], seconds: float) -> None:
     """Record that everything the config asks for is there. `seconds`: wall time of this call."""
-    summary = {"state": "finished", "seconds": round(seconds, 1), "dataset": dataset}
+    summary = {
+        "state": "finished",
+        "seconds": round(seconds, 1),
+        "dataset": dataset,
+        "templates": templates_digest(config),  # for whoever compares the next version with this one
+    }
     write_json(config.root / "summary.json", summary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow, task
+from prefect.artifacts import acreate_table_artifact
 
 from cai.config import RunConfig
 from cai.config_file import override_config
@@ -13,11 +14,14 @@ from cai.judges import judge_stages
 from cai.preflight import preflight
 from cai.publish import combine_judges, label_demonstrations, label_pairs
 from cai.qualification import is_gated
+from cai.report.coverage import write_coverage
+from cai.report.coverage_view import rows_of
+from cai.report.edit import write_edit
 from cai.report.filter import write_filter
 from cai.runfolder import start_run
 from cai.serving import Endpoints
 from cai.shard import ShardReport
-from flows.artifacts import publish_stage
+from flows.artifacts import key_of, publish_stage
 from flows.common import TASK, ShardTask, run_shard_stage, run_stages
 from flows.generate import generate_task, prompts_task
 from flows.qualify import conclude, measure_tasks
@@ -61,6 +65,12 @@ async def export_task(config: RunConfig, parts: list[str]) -> dict[str, int]:
         await publish_stage(config, stage)
     if "preference" in parts:
         write_filter(config)
+        await acreate_table_artifact(
+            table=list(rows_of(write_coverage(config))),
+            key=key_of(config, "coverage"),
+            description=f"{config.name}: what each principle did",
+        )
+        write_edit(config)
     return export_run(config)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import heapq
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,10 @@ from cai.calibration import read_calibration
 from cai.config import RunConfig
 from cai.models.base import derive_seed
 from cai.pipeline import read_stage, shards_of
+from cai.report.coverage import write_coverage
+from cai.report.coverage_view import coverage_plot
+from cai.report.edit import write_edit
+from cai.report.edit_view import change_line, lines_of
 from cai.report.filter import judge_stage, write_filter
 from cai.report.plots import (
     confidence_plot,
@@ -41,13 +43,16 @@ def write_report(config: RunConfig) -> Path:
     from plotly.offline import get_plotlyjs
 
     status = run_status(config.root)
-    drawn, violated, examples = _revisions(config)
+    examples = _revisions(config)
     kept = write_filter(config) if _finished(config, judge_stage(config)) else None
+    coverage = write_coverage(config)
+    edit = write_edit(config) if kept else None
     trust = _trust(config, status)
     environment = Environment(
         loader=PackageLoader("cai", "report"), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters.update(visible=visible, percent=percent, share=_share, number=_number, signed=_signed)
+    environment.filters.update(visible=visible, percent=percent, change=change_line)
+    environment.filters.update(share=_share, number=_number, signed=_signed)
     evaluation = {
         name: status["evaluation"][name] for name in ("base", "sft", "dpo") if name in status["evaluation"]
     }
@@ -60,8 +65,11 @@ def write_report(config: RunConfig) -> Path:
             "judge": ", ".join(config.models[name].model for name in config.judge.judges),
         },
         rows={name: [percent(rates.get(metric)) for metric in METRICS] for name, rates in evaluation.items()},
-        drawn=drawn,
-        violated=violated,
+        coverage=coverage,
+        coverage_plot=coverage_plot(coverage),
+        edit=edit,
+        edit_lines=list(lines_of(edit)) if edit else [],
+        edit_moves=_moves(edit) if edit else [],
         trust=trust,
         trust_plots=trust and {"reliability": reliability_plot(trust), "risk": risk_plot(trust)},
         filter=kept,
@@ -123,23 +131,17 @@ def _others(values: list[tuple[str, dict[str, Any]]]) -> dict[str, int] | None:
     return {"values": len(values), "before": before, "after": after}
 
 
-def _revisions(config: RunConfig) -> tuple[Counter[str], Counter[str], list[Revision]]:
-    """Critiques and violations by principle, and some changed revisions drawn by a hash of their ids."""
-    drawn: Counter[str] = Counter()
-    violated: Counter[str] = Counter()
+def _moves(edit: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """What rows moved, by the title of their table."""
+    judged = [(f"comparisons ({stage})", found["met"]) for stage, found in edit["judgments"].items()]
+    return [("replies", edit["revisions"]["met"]), *judged] if edit["revisions"] else judged
 
-    def changed() -> Iterator[Revision]:
-        for revision in read_stage(config, "revise", Revision) if _finished(config, "revise") else ():
-            for done in revision.rounds:
-                drawn[done.principle] += 1
-                violated[done.principle] += done.violated
-            if revision.changed:
-                yield revision
 
-    examples = heapq.nsmallest(
-        EXAMPLES, changed(), key=lambda row: derive_seed(config.seed, row.id, "report")
-    )
-    return drawn, violated, examples
+def _revisions(config: RunConfig) -> list[Revision]:
+    """Some changed revisions, drawn by a hash of their ids."""
+    done = read_stage(config, "revise", Revision) if _finished(config, "revise") else ()
+    changed = (revision for revision in done if revision.changed)
+    return heapq.nsmallest(EXAMPLES, changed, key=lambda row: derive_seed(config.seed, row.id, "report"))
 
 
 def _example(revision: Revision) -> dict[str, Any]:

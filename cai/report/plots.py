@@ -117,7 +117,7 @@ def shares_plot(rows: list[tuple[str, Mapping[str, Any]]]) -> Markup:
         )
     figure.update_layout(
         barmode="group", xaxis_title="% of the pairs",
-        yaxis={"tickvals": at, "ticktext": [_label(name) for name, _ in rows]}, yaxis_autorange="reversed",
+        yaxis={"tickvals": at, "ticktext": [axis_label(name) for name, _ in rows]}, yaxis_autorange="reversed",
         yaxis_automargin=True,
     )  # fmt: skip
     figure.update_traces(hovertemplate="%{x:.1f} %<extra>%{fullData.name}</extra>")
@@ -176,7 +176,7 @@ def risk_plot(found: Mapping[str, Any]) -> Markup:
     return to_html(figure)
 
 
-def _label(name: str) -> str:
+def axis_label(name: str) -> str:
     """A name as plotly shows it as it is: it takes some tags for markup."""
     name = visible(name)
     return html.escape(name if len(name) <= LABEL else name[: LABEL - 1] + "…")

@@ -127,6 +127,8 @@ def run_status(root: Path) -> dict[str, Any]:
         "training": training,
         "qualification": read_json(root / "qualification.json"),
         "filter": read_json(root / "filter.json"),
+        "coverage": read_json(root / "coverage.json"),
+        "edit": read_json(root / "edit.json"),
         "evaluation": read_json(root / "evaluation.json") or {},
         "report": str(root / "report.html") if (root / "report.html").is_file() else None,
     }

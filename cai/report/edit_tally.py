@@ -1,0 +1,218 @@
+"""Two versions of the same rows, counted in one pass over each; the rows of both come in about the same order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Literal
+
+from cai.join import joined
+from cai.report.edit_rows import Example, Judgments, Met, Move, Pairs, Revisions
+from cai.rows import Judgment, Pair, Revision
+
+MOVED = 0.1  # of p; less is the noise of a judge
+EXAMPLES = 3  # a kind
+MOVES = 20
+TEXT = 2000  # characters of a text that an example shows
+Moves = Counter[tuple[str | None, str | None]]
+
+
+def compare_revisions(
+    old: Iterable[Revision], new: Iterable[Revision], examples: list[Example], *, whole: bool
+) -> Revisions:
+    """What became of the critiques and revisions; adds to `examples`.
+
+    `whole`: every reply met all principles that it drew; else a chain may have ended where a critique found nothing.
+    """
+    count: Counter[str] = Counter()
+    moves: Moves = Counter()
+    for was, now in joined(old, new):
+        count["before"] += was is not None
+        count["after"] += now is not None
+        if was is None or now is None:
+            continue
+        same = was.reply.text == now.reply.text
+        met, meets = ([done.principle for done in one.rounds] for one in (was, now))
+        if not whole and met and meets:
+            met, meets = met[: len(meets)], meets[: len(met)]
+        calls, calls_now = ([done.calls for done in one.rounds] for one in (was, now))
+        _meet(count, moves, met, meets, same_texts=same, same_calls=calls == calls_now)
+        if same:
+            count["rewritten"] += was.final != now.final
+            _critiques(count, was, now)
+            _keep(examples, _revision_examples(was, now))
+    return Revisions(
+        before=count["before"],
+        after=count["after"],
+        met=_met(count, moves),
+        critiques=count["critiques"],
+        found=count["found"],
+        cleared=count["cleared"],
+        rewritten=count["rewritten"],
+    )
+
+
+def compare_judgments(old: Iterable[Judgment], new: Iterable[Judgment], examples: list[Example]) -> Judgments:
+    """What became of the labels; adds to `examples`."""
+    count: Counter[str] = Counter()
+    moves: Moves = Counter()
+    states: Counter[str] = Counter()
+    for was, now in joined(old, new):
+        count["before"] += was is not None
+        count["after"] += now is not None
+        if was is None or now is None:
+            continue
+        same = (was.a.text, was.b.text) == (now.a.text, now.b.text)
+        calls, calls_now = ([verdict.calls for verdict in one.verdicts] for one in (was, now))
+        _meet(count, moves, _asked(was), _asked(now), same_texts=same, same_calls=calls == calls_now)
+        if same:
+            if was.state != now.state:
+                states[f"{was.state} → {now.state}"] += 1
+            _label(count, was, now)
+            _keep(examples, _label_examples(was, now))
+    return Judgments(
+        before=count["before"],
+        after=count["after"],
+        met=_met(count, moves),
+        gained=count["gained"],
+        lost=count["lost"],
+        states=dict(sorted(states.items(), key=lambda item: (-item[1], item[0]))),
+        flipped=count["flipped"],
+        p_moved=count["p_moved"],
+    )
+
+
+def compare_pairs(old: Iterable[Pair], new: Iterable[Pair]) -> Pairs:
+    """What became of the preference data."""
+    count: Counter[str] = Counter()
+    for was, now in joined(old, new):
+        count["before"] += was is not None
+        count["after"] += now is not None
+        if was is not None and now is not None:
+            swapped = (was.chosen, was.rejected) == (now.rejected, now.chosen)
+            same = (was.chosen, was.rejected) == (now.chosen, now.rejected)
+            count["both"] += 1
+            count["swapped"] += swapped
+            count["rewritten"] += not (swapped or same)
+    return Pairs(
+        before=count["before"],
+        after=count["after"],
+        both=count["both"],
+        swapped=count["swapped"],
+        rewritten=count["rewritten"],
+    )
+
+
+def _meet(
+    count: Counter[str],
+    moves: Moves,
+    old: Sequence[str],
+    new: Sequence[str],
+    *,
+    same_texts: bool,
+    same_calls: bool,
+) -> None:
+    """Count how one row met the constitution; principles in the order of their rounds."""
+    count["both"] += 1
+    if not same_texts:
+        count["other_texts"] += 1
+    elif old != new:
+        count["moved"] += 1
+        lost, gained = [p for p in old if p not in new], [p for p in new if p not in old]
+        moves.update(zip_longest(lost, gained))
+    else:
+        count["untouched" if same_calls else "asked_again"] += 1
+
+
+def _met(count: Counter[str], moves: Moves) -> Met:
+    largest = sorted(moves.items(), key=lambda item: (-item[1], item[0][0] or "", item[0][1] or ""))
+    return Met(
+        both=count["both"],
+        other_texts=count["other_texts"],
+        moved=count["moved"],
+        asked_again=count["asked_again"],
+        untouched=count["untouched"],
+        moves=tuple(Move(before=lost, after=gained, rows=n) for (lost, gained), n in largest[:MOVES]),
+    )
+
+
+def _asked(judgment: Judgment) -> list[str]:
+    return list(dict.fromkeys(verdict.principle for verdict in judgment.verdicts))
+
+
+def _critiques(count: Counter[str], was: Revision, now: Revision) -> None:
+    before = {done.principle: done.violated for done in was.rounds}
+    for done in now.rounds:
+        if done.principle in before:
+            count["critiques"] += 1
+            count["found"] += done.violated and not before[done.principle]
+            count["cleared"] += before[done.principle] and not done.violated
+
+
+def _label(count: Counter[str], was: Judgment, now: Judgment) -> None:
+    before, after = was.state == "labelled", now.state == "labelled"
+    count["gained"] += after and not before
+    count["lost"] += before and not after
+    if was.p is not None and now.p is not None:
+        count["flipped"] += before and after and (was.p > 0.5) != (now.p > 0.5)
+        count["p_moved"] += abs(was.p - now.p) > MOVED
+
+
+def _keep(examples: list[Example], found: Iterator[Example]) -> None:
+    for one in found:
+        if sum(kept.kind == one.kind for kept in examples) < EXAMPLES:
+            examples.append(one)
+
+
+def _revision_examples(was: Revision, now: Revision) -> Iterator[Example]:
+    asked = now.reply.prompt.messages[-1].content
+    before = {done.principle: done for done in was.rounds}
+    for done in now.rounds:
+        known = before.get(done.principle)
+        if known is not None and known.violated != done.violated:
+            verdict = "finds a violation now" if done.violated else "finds no violation any more"
+            texts, title = (asked, now.reply.text), f"{done.principle} {verdict}"
+            yield _example("critique", now.id, title, texts, known.critique, done.critique)
+    if was.final != now.final:
+        yield _example("revision", now.id, "revised differently", (asked,), was.final, now.final)
+
+
+def _label_examples(was: Judgment, now: Judgment) -> Iterator[Example]:
+    labels = (was.state == "labelled", now.state == "labelled")
+    turned = None not in (was.p, now.p) and ((was.p or 0) > 0.5) != ((now.p or 0) > 0.5)
+    if labels[0] != labels[1] or (all(labels) and turned):
+        title = (
+            "now a label" if not labels[0] else "no label any more" if not labels[1] else "label turned round"
+        )
+        texts = (now.prompt.messages[-1].content, now.a.text, now.b.text)
+        yield _example("label", now.id, title, texts, _said(was), _said(now))
+
+
+def _said(judgment: Judgment) -> str:
+    p = "" if judgment.p is None else f", P(first better) {judgment.p:.2f}"
+    return f"{judgment.state.replace('_', ' ')}{p}, by {', '.join(_asked(judgment))}"
+
+
+def _example(
+    kind: Literal["critique", "revision", "label"],
+    id_: str,
+    title: str,
+    texts: Sequence[str],
+    before: str,
+    after: str,
+) -> Example:
+    return Example(
+        kind=kind,
+        id=_written(id_),
+        title=title,
+        texts=tuple(map(_written, texts)),
+        before=_written(before),
+        after=_written(after),
+    )
+
+
+def _written(text: str) -> str:
+    """The beginning of a text, as JSON can carry it: lone surrogates replaced."""
+    cut = text if len(text) <= TEXT else text[: TEXT - 1] + "…"
+    return cut.encode("utf-8", "replace").decode()
