@@ -7,26 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import shlex
-import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
+from tests.flows.server import ENDED, ROOT, post, prefect_environment, running, until_healthy
 from tests.flows.small import obliging
 from tests.wire import wire_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
-ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.prefix) / "bin"
 
 
@@ -45,47 +39,11 @@ def arguments(command: str) -> list[str]:
     return [str(BIN / Path(words[0]).name), *words[1:]]
 
 
-@contextmanager
-def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
-    """A program for the length of the block, ended with its process group."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-async def post(api: str, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-    async with aiohttp.ClientSession() as session, session.post(f"{api}{path}", json=body) as response:
-        found: list[dict[str, Any]] = await response.json()
-        return found
-
-
-async def until_healthy(api: str) -> None:
-    async with aiohttp.ClientSession() as session:
-        for _ in range(240):
-            try:
-                async with session.get(f"{api}/health") as response:
-                    if response.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.5)
-    raise AssertionError("the Prefect server did not come up")
-
-
 async def finished_run(api: str) -> dict[str, Any]:
     """The one flow run, once it has ended."""
     for _ in range(300):
         runs = await post(api, "/flow_runs/filter", {})
-        if runs and runs[0]["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+        if runs and runs[0]["state_type"] in ENDED:
             return runs[0]
         await asyncio.sleep(0.5)
     raise AssertionError("the flow run did not end")
@@ -93,18 +51,7 @@ async def finished_run(api: str) -> dict[str, Any]:
 
 async def test_a_deployment_runs_with_changed_parameters(tmp_path: Path) -> None:
     """It is scheduled by name, runs under a worker with the overrides, and its artifacts are in the API."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    api = f"http://127.0.0.1:{port}/api"
-    environment = {
-        **os.environ,
-        "PWD": str(ROOT),
-        "PREFECT_HOME": str(tmp_path / "home"),
-        "PREFECT_API_URL": api,
-        "PREFECT_SERVER_UI_API_URL": api,
-        "PREFECT_SERVER_API_PORT": str(port),
-    }
+    api, environment = prefect_environment(tmp_path)
     commands = readme_commands()
 
     def shell(name: str, *more: str) -> None:
