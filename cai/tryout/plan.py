@@ -60,7 +60,7 @@ def plan_tryout(config: RunConfig, wanted: Wanted, new: Constitution) -> Plan:
     changed = reached(old, new) if old is not None else []
     if not changed:
         old = None
-    versions = [version for version in (old, new) if version is not None]
+    versions = [version for version in (new, old) if version is not None]
     samples = any(
         one.id in changed and "revise" not in one.use for version in versions for one in version.principles
     )

@@ -85,7 +85,8 @@ def choose(
 ) -> list[Drawn]:
     """`n` of the prompts: in turn for each target principle the one that broke it or else meets it first, then any.
 
-    `versions`: whose draws count. `samples`: two replies are judged as well, which draws principles of its own.
+    `versions`: whose draws count, the first one's before the others'. `samples`: two replies are judged
+    as well, which draws principles of its own.
     """
     met = {one.prompt.id: principles_met(config, one.prompt, versions, samples) for one in drawn}
     left = sorted(drawn, key=lambda one: _rank(config.seed, one.prompt.id))
@@ -101,8 +102,11 @@ def choose(
 
 def principles_met(
     config: RunConfig, prompt: Prompt, versions: Iterable[Constitution], samples: bool
-) -> dict[str, int]:
-    """The principles that a prompt's first reply, its revision and its samples draw, with the earliest place."""
+) -> dict[str, tuple[int, int]]:
+    """The principles that a prompt's first reply, its revision and its samples draw, each with where it shows best.
+
+    That is: in which of the versions, counted from 0, and how early, critiques before judgments.
+    """
     reply = f"{prompt.id}/r0"
     draws: list[tuple[Use, str, int]] = [
         ("revise", reply, config.critic.rounds),
@@ -110,13 +114,12 @@ def principles_met(
     ]
     if samples:
         draws.append(("judge", f"{reply}~{prompt.id}/r1", config.judge.principles))
-    found: dict[str, int] = {}
-    for version in versions:
+    found: dict[str, tuple[int, int]] = {}
+    for number, version in enumerate(versions):
         for use, row_id, k in draws:
-            for place, principle in enumerate(
-                draw(version, seed=config.seed, row_id=row_id, use=use, tags=prompt.tags, k=k)
-            ):
-                found[principle.id] = min(place, found.get(principle.id, place))
+            drawn = draw(version, seed=config.seed, row_id=row_id, use=use, tags=prompt.tags, k=k)
+            for place, principle in enumerate(drawn, 0 if use == "revise" else config.critic.rounds):
+                found[principle.id] = min((number, place), found.get(principle.id, (number, place)))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from watchfiles import Change, awatch
 
 from cai.document import read_document
 
-SETTLED_MS = 50  # an editor's delete, create and rename are one save
+SETTLED_S = 0.05  # what has not changed for so long is not half a save
 AT_LEAST_MS = 1000  # how often the files are read whatever the system tells, which some file systems never do
 
 Contents = dict[Path, bytes]
@@ -41,8 +42,10 @@ async def saves(file: Path, seen: Contents) -> AsyncIterator[None]:
     while True:
         now = contents(file)
         if now != seen:
-            seen = now
-            yield
+            await asyncio.sleep(SETTLED_S)
+            if contents(file) == now:
+                seen = now
+                yield
             continue
         async with contextlib.aclosing(_events(frozenset(seen))) as events:
             async for _ in events:
@@ -55,7 +58,7 @@ def _events(files: frozenset[Path]) -> AsyncGenerator[set[tuple[Change, str]], N
     return awatch(
         *{path.parent for path in files if path.parent.is_dir()},
         watch_filter=lambda _, path: Path(path).resolve() in files,
-        step=SETTLED_MS,
+        step=int(1000 * SETTLED_S),
         rust_timeout=AT_LEAST_MS,
         yield_on_timeout=True,
         recursive=False,
