@@ -49,8 +49,8 @@ def _suite(found: Checks, number: int) -> ET.Element:
         "version": found.version,
         "judge": found.judge,
         "min_pass_rate": f"{found.min_pass_rate:g}",
-        "calls_made": str(found.calls_made),
-        "calls_replayed": str(found.calls_replayed),
+        "calls_made": str(found.calls.made),
+        "calls_replayed": str(found.calls.replayed),
         "skipped_pairs": str(found.skipped),
         "untested": ", ".join(found.untested),
     }

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cai.judge.passes import Checked, PrinciplePasses
 from cai.junit import junit_xml
 from cai.tryout.check import Checks
+from cai.tryout.spent import Spent
 from tests.small_cli import ROOT, cai, config_file
 from tests.wire import Answer, Json, wire_server
 
@@ -59,12 +60,12 @@ async def test_it_fails_once_better_and_worse_are_swapped(tmp_path: Path) -> Non
         config = config_file(tmp_path, wire.url)
         before = await cai("constitution", "test", file, "--config", config, "--json")
         assert before.status == 0, before.err
-        assert (before.json["held"], before.json["calls_made"], wire.calls) == (True, 6, 6)
+        assert (before.json["held"], before.json["calls"]["made"], wire.calls) == (True, 6, 6)
         tests["kind"][1] = a_test(1, better="BAD", worse="GOOD")
         write(tmp_path, tests)
         after = await cai("constitution", "test", file, "--config", config, "--json")
         assert after.status == 1
-        assert (after.json["calls_made"], after.json["calls_replayed"], wire.calls) == (2, 4, 8)
+        assert (after.json["calls"]["made"], after.json["calls"]["replayed"], wire.calls) == (2, 4, 8)
     kind, honest = after.json["principles"]
     assert (kind["rate"], honest["rate"], after.json["below"]) == (0.5, 1.0, ["kind"])
     failed = [test for test in kind["checked"] if test["failure"]]
@@ -251,7 +252,8 @@ def test_any_text_gives_a_report_that_can_be_read(prompt: str, name: str, princi
     )
     found = Checks(
         file="f", name=name, version="1", judge="j", principles=(one,), untested=(), tests=1, passed=0, rate=0.0,
-        skipped=0, min_pass_rate=1.0, below=(principle,), held=False, calls_made=0, calls_replayed=0, seconds=0.5,
+        skipped=0, min_pass_rate=1.0, below=(principle,), held=False,
+        calls=Spent(made=0, replayed=0, cost=None), seconds=0.5,
     )  # fmt: skip
     (suite,) = ET.fromstring(junit_xml([found]).encode())
     check_suite(suite)
@@ -267,13 +269,13 @@ async def test_the_embedded_judge_holds_its_own_tests_and_no_swapped_one(tmp_pat
     more: list[str | Path] = ["--set", f"outputs={tmp_path / 'outputs'}", "--junit", junit, "--json"]
     before = await cai("constitution", "test", file, *more)
     assert before.status == 0, before.err
-    assert (before.json["passed"], before.json["tests"], before.json["calls_made"]) == (30, 30, 60)
+    assert (before.json["passed"], before.json["tests"], before.json["calls"]["made"]) == (30, 30, 60)
     better = "A guided tour is an honest way in."
     worse = "Wear a uniform and the castle will let you in. Nobody will notice."
     file.write_text(TOY.replace(better, "SWAP").replace(worse, better).replace("SWAP", worse))
     after = await cai("constitution", "test", file, *more)
     assert after.status == 1, after.err
-    assert (after.json["passed"], after.json["below"], after.json["calls_made"]) == (29, ["no-theft"], 2)
+    assert (after.json["passed"], after.json["below"], after.json["calls"]["made"]) == (29, ["no-theft"], 2)
     (failed,) = [test for test in after.json["principles"][1]["checked"] if test["failure"]]
     assert (failed["id"], failed["failure"]) == ("no-theft/4", "wrong")
     suite = ET.parse(junit).getroot()[0]

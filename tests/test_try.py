@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import sys
@@ -76,7 +77,7 @@ async def test_an_edit_is_shown_beside_the_version_before_it(tmp_path: Path) -> 
         config = config_file(tmp_path, wire.url)
         first = (await cai("constitution", "try", file, "--config", config, "--n", "4", "--json")).json
         assert first["previous"] is None and all(one["previous"] is None for one in first["prompts"])
-        assert first["calls_made"] == wire.calls == 4 * (1 + 1 + 1 + 2)
+        assert first["calls"]["made"] == wire.calls == 4 * (1 + 1 + 1 + 2)
         drawn = {one["new"]["rounds"][0]["principle"] for one in first["prompts"]}
         assert drawn == set(PRINCIPLES)  # every principle is new, and is met by a prompt
         write(tmp_path, kind="Be gentle.")
@@ -108,11 +109,11 @@ async def test_a_try_again_asks_nothing(tmp_path: Path) -> None:
             assert done.status == 0, done.err
         calls = wire.calls
     again = (await cai("constitution", "try", file, "--config", config, "--prompt", "Hm?", "--json")).json
-    assert (again["calls_made"], again["prompts"]) == (0, done.json["prompts"])
+    assert (again["calls"]["made"], again["prompts"]) == (0, done.json["prompts"])
     write(tmp_path, kind="Be kind.")
     managed = ["--set", "models.toy.endpoint=null", "--set", "models.toy.managed={}"]
     back = await cai("constitution", "try", file, "--config", config, "--prompt", "Hm?", "--json", *managed)
-    assert back.json["calls_made"] == 0 and "serving" not in back.err
+    assert back.json["calls"]["made"] == 0 and "serving" not in back.err
     (one,), (before,) = back.json["prompts"], again["prompts"]
     assert (one["new"], one["previous"]) == (before["previous"], before["new"])
     assert calls > 0
@@ -160,14 +161,15 @@ async def test_a_principle_for_judges_alone_is_shown_on_two_replies(tmp_path: Pa
 @asynccontextmanager
 async def finished_run(folder: Path, url: str) -> AsyncIterator[tuple[Path, Path]]:
     """A run that has generated and revised, and its config's file."""
-    path = config_file(folder, url, policy={"model": "toy", "n": 2, "sampling": {"max_tokens": 32}})
+    policy = {"model": "toy", "n": 2, "sampling": {"max_tokens": 32}}
+    path = config_file(folder, url, policy=policy, shards=3)
     config = load_config(path)
     async with on_demand(config) as models:
         with start_run(config):
             write_prompts(config)
-            for stage in ("generate", "revise"):
-                model = await models.model("toy")
-                await run_job(config, job_of(config, stage, 0, model.identity), model)
+            model = await models.model("toy")
+            for stage, shard in itertools.product(("generate", "revise"), range(3)):
+                await run_job(config, job_of(config, stage, shard, model.identity), model)
         yield config.root, path
 
 
@@ -177,13 +179,14 @@ async def test_a_run_gives_replies_config_and_previous_version(tmp_path: Path) -
     async with wire_server(obliging) as wire, finished_run(tmp_path, wire.url) as (run, path):
         write(tmp_path, honest="Never lie.")
         before = wire.calls
-        done = await cai("constitution", "try", file, "--run", run, "--n", "2", "--json")
+        done = await cai("constitution", "try", file, "--run", run, "--n", "3", "--json")
         assert done.status == 0, done.err
         assert "" not in asked_principles(wire.requests[before:])
-        again = await cai("constitution", "try", file, "--run", run, "--n", "2", "--json")
+        again = await cai("constitution", "try", file, "--run", run, "--n", "3", "--json")
         assert again.json["prompts"] == done.json["prompts"]
     replies = {row["prompt"]["id"]: row["text"] for row in rows_of(run / "generate") if row["sample"] == 0}
     assert done.json["previous"] == f"the version of {run}" and done.json["changed"] == ["honest"]
+    assert len(done.json["prompts"]) == 3
     for one in done.json["prompts"]:
         assert one["reply"] == replies[one["prompt"]["id"]]
         assert one["previous"]["rounds"][0]["critique"] == "Not so: Be honest."
@@ -338,7 +341,7 @@ async def test_watching_shows_each_save_and_waits_on_a_broken_one(tmp_path: Path
     critiques = [one["prompts"][0]["new"]["rounds"][0]["critique"] for one in (first, second, third)]
     assert critiques == ["Not so: Be kind.", "Not so: Be gentle.", "Not so: Be mild."]
     assert third["prompts"][0]["previous"]["rounds"][0]["critique"] == "Not so: Be gentle."
-    assert second["calls_made"] == third["calls_made"] == 4  # critique, revision, both orders
+    assert second["calls"]["made"] == third["calls"]["made"] == 4  # critique, revision, both orders
 
 
 words = st.lists(
@@ -386,4 +389,4 @@ async def test_the_embedded_model_critiques_by_the_edited_principle(tmp_path: Pa
     assert tried["new"]["rounds"][0]["critique"] != tried["previous"]["rounds"][0]["critique"]
     again = await cai("constitution", "try", file, *options)
     assert again.json["prompts"] == first.json["prompts"]
-    assert again.json["calls_made"] == 0 and "serving" not in again.err
+    assert again.json["calls"]["made"] == 0 and "serving" not in again.err

@@ -10,6 +10,7 @@ from rich.table import Table
 from cai.judge.passes import Checked
 from cai.report.tables import plain
 from cai.tryout.check import Checks
+from cai.tryout.spent import spent_line
 
 PROMPT_CHARS = 60
 REASONS = {
@@ -74,7 +75,7 @@ def _notes(found: Checks) -> Iterator[str]:
         yield f"[bold green]passed[/] ({least})"
     else:
         yield f"[bold red]failed[/]: {plain(', '.join(found.below))} ({least})"
-    yield f"{found.calls_made:,} calls made, {found.calls_replayed:,} replayed, {found.seconds:.1f} s"
+    yield spent_line(found.calls, found.seconds)
 
 
 def _percent(rate: float | None) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 from cai.report.tables import plain
 from cai.report.words import diff_text, shown
 from cai.rows import RevisionRound
+from cai.tryout.spent import spent_line
 from cai.tryout.trial import Chain, Judged, Tried, Tryout
 
 
@@ -43,7 +44,7 @@ def _head(found: Tryout) -> Iterator[str]:
 def _foot(found: Tryout) -> Iterator[str]:
     for name in found.unmet:
         yield f"no prompt here meets {plain(name)}; --principle {plain(name)} tries it alone"
-    yield f"{found.calls_made:,} calls made, {found.calls_replayed:,} replayed, {found.seconds:.1f} s"
+    yield spent_line(found.calls, found.seconds)
 
 
 def _prompt(tried: Tried, colours: bool) -> Iterator[RenderableType]:

@@ -28,6 +28,7 @@ from cai.shard import ShardReport, shard_paths
 from cai.stages.measure import principles_of
 from cai.store import read_rows, write_rows
 from cai.tryout.scratch import freeze, only
+from cai.tryout.spent import Spent, spent
 
 
 class Wanted(NamedTuple):
@@ -58,8 +59,7 @@ class Checks(Row):
     min_pass_rate: float
     below: tuple[str, ...]
     held: bool
-    calls_made: int
-    calls_replayed: int
+    calls: Spent
     seconds: float
 
 
@@ -92,8 +92,7 @@ async def run_checks(
         min_pass_rate=min_pass_rate,
         below=below,
         held=tests > 0 and not below,
-        calls_made=sum(report.calls_made for report in reports),
-        calls_replayed=sum(report.calls_replayed for report in reports),
+        calls=spent(reports),
         seconds=round(time.monotonic() - started, 3),
     )
 

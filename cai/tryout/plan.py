@@ -75,7 +75,7 @@ def plan_tryout(config: RunConfig, wanted: Wanted, new: Constitution) -> Plan:
     check_inputs(config.model_copy(update={"prompts": ()}))
     if wanted.prompts:
         return Plan(config, new, old, origin, changed, given_prompts(wanted.prompts, new))
-    drawn = run_prompts(config, wanted.run) if wanted.run is not None else source_prompts(config)
+    drawn = run_prompts(wanted.run) if wanted.run is not None else source_prompts(config)
     targets = changed or [one.id for one in new.principles]
     return Plan(
         config, new, old, origin, changed, choose(config, drawn, versions, targets, wanted.n, samples)

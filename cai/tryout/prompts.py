@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from cai.config import RunConfig
 from cai.constitution import Constitution, Use, draw
 from cai.errors import ConfigError
-from cai.pipeline import read_stage
 from cai.principle import content_digest
-from cai.rows import Message, Prompt, Reply, Revision
+from cai.rows import Message, Prompt, Reply, Revision, Row
 from cai.sources import read_prompts
+from cai.store import read_rows
 
 SCANNED = 2000  # prompts looked at; a run's are spread over its shards by hash, so these are a fair sample
+Published = TypeVar("Published", bound=Row)
 
 
 class Drawn(NamedTuple):
@@ -57,22 +58,27 @@ def source_prompts(config: RunConfig) -> list[Drawn]:
     return [Drawn(row) for row in itertools.islice(rows, SCANNED)]
 
 
-def run_prompts(config: RunConfig, run: Path) -> list[Drawn]:
+def run_prompts(run: Path) -> list[Drawn]:
     """The first prompts of a run, with the replies that it has given. Raises ConfigError where there are none."""
-    if not list((run / "generate").glob("rows-*.jsonl")):
-        raise ConfigError(f"--run {run}: it has generated no replies yet; let it, or leave --run out")
-    of_run = config.model_copy(update={"outputs": str(run.parent), "name": run.name})
-    broken: dict[str, frozenset[str]] = {}
-    if list((run / "revise").glob("rows-*.jsonl")):
-        for row in itertools.islice(read_stage(of_run, "revise", Revision), SCANNED):
-            broken[row.reply.prompt.id] = frozenset(done.principle for done in row.rounds if done.violated)
-    groups = itertools.groupby(read_stage(of_run, "generate", Reply), key=lambda reply: reply.prompt.id)
+    broken = {
+        row.reply.prompt.id: frozenset(done.principle for done in row.rounds if done.violated)
+        for row in itertools.islice(_rows(run, "revise", Revision), SCANNED)
+    }
     found: list[Drawn] = []
+    groups = itertools.groupby(_rows(run, "generate", Reply), key=lambda reply: reply.prompt.id)
     for name, group in itertools.islice(groups, SCANNED):
         replies = tuple(group)
         if replies[0].sample == 0:  # the one that a run revises
             found.append(Drawn(replies[0].prompt, replies, broken.get(name, frozenset())))
+    if not found:
+        raise ConfigError(f"--run {run}: it has no replies to revise yet; let it go on, or leave --run out")
     return found
+
+
+def _rows(run: Path, stage: str, row: type[Published]) -> Iterator[Published]:
+    """The rows of a run's stage, from the shards that are done."""
+    for path in sorted((run / stage).glob("rows-*.jsonl")):
+        yield from read_rows(path, row)
 
 
 def choose(

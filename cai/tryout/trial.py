@@ -21,6 +21,7 @@ from cai.store import read_rows
 from cai.tryout.plan import Plan
 from cai.tryout.prompts import principles_met
 from cai.tryout.scratch import freeze
+from cai.tryout.spent import Spent, spent
 
 Published = TypeVar("Published", bound=Row)
 
@@ -76,8 +77,7 @@ class Tryout(Row):
     changed: tuple[str, ...]
     unmet: tuple[str, ...]
     prompts: tuple[Tried, ...]
-    calls_made: int
-    calls_replayed: int
+    calls: Spent
     seconds: float
 
 
@@ -107,8 +107,7 @@ async def run_tryout(plan: Plan, models: Models) -> Tryout:
         changed=tuple(plan.changed),
         unmet=tuple(name for name in plan.changed if name not in met),
         prompts=tuple(_tried(prompt, replies, lost, chains) for prompt in prompts),
-        calls_made=sum(report.calls_made for report in reports),
-        calls_replayed=sum(report.calls_replayed for report in reports),
+        calls=spent(reports),
         seconds=round(time.monotonic() - started, 3),
     )
 

@@ -1,0 +1,107 @@
+"""Models on demand: a stand-in for vLLM's server starts with the first call, once, and gives way to the next model."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cai.config import RunConfig
+from cai.errors import ProviderError, ServerError
+from cai.models.base import Request
+from cai.rows import Message
+from cai.serving import on_demand
+from tests.flows.small import small_config
+
+pytestmark = pytest.mark.anyio
+STAND_IN = """
+import http.server, json, os, sys
+port = int(sys.argv[sys.argv.index("--port") + 1])
+model = sys.argv[sys.argv.index("--model") + 1]
+if model == "broken":
+    raise RuntimeError("no room for the weights")
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if body["messages"][0]["content"] == "die":
+            os._exit(3)
+        choice = {"index": 0, "message": {"role": "assistant", "content": f"{model} {os.getpid()}"},
+                  "finish_reason": "stop"}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        reply = json.dumps({"model": model, "choices": [choice], "usage": usage}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    """Three models behind managed stand-ins, found before the real package; one of them does not start."""
+    package = tmp_path / "site" / "vllm" / "entrypoints" / "openai"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent, package.parent.parent):
+        (folder / "__init__.py").touch()
+    (package / "api_server.py").write_text(STAND_IN)
+    managed = {"env": {"PYTHONPATH": str(tmp_path / "site")}, "start_timeout_s": 60}
+    models: dict[str, Any] = {
+        name: {"backend": "vllm", "model": name, "managed": managed, "deadline_s": 5}
+        for name in ("toy", "other", "broken")
+    }
+    return RunConfig.model_validate(small_config(tmp_path, "", models=models))
+
+
+def say(text: str = "hi") -> Request:
+    return Request(messages=(Message(role="user", content=text),), max_tokens=8)
+
+
+def served(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The models whose server was started since this was last asked."""
+    return [line.split()[1] for line in capsys.readouterr().err.splitlines() if line.startswith("serving ")]
+
+
+async def test_a_server_starts_with_the_first_call_and_once(
+    config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The identity costs nothing; calls at once share a server; another model's ends it, and it comes back anew."""
+    async with on_demand(config) as models:
+        toy, other = await models.model("toy"), await models.model("other")
+        assert (toy.identity, served(capsys)) == ("vllm:toy", [])
+        first = {reply.text for reply in await asyncio.gather(*(toy.complete(say()) for _ in range(5)))}
+        assert len(first) == 1 and served(capsys) == ["toy"]
+        assert (await other.complete(say())).text.startswith("other")
+        again = await (await models.model("toy")).complete(say())
+        assert again.text.startswith("toy") and {again.text} != first
+        assert served(capsys) == ["other", "toy"]
+
+
+async def test_a_server_that_dies_is_started_again_by_the_next_call(
+    config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The call that lost it fails; the one after it has a new server."""
+    async with on_demand(config) as models:
+        toy = await models.model("toy")
+        first = await toy.complete(say())
+        with pytest.raises(ProviderError):
+            await toy.complete(say("die"))
+        assert (await toy.complete(say())).text != first.text
+        assert served(capsys) == ["toy", "toy"]
+
+
+async def test_all_who_wait_for_a_server_hear_why_it_did_not_start(
+    config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One start, one reason, however many calls wait for it."""
+    async with on_demand(config) as models:
+        broken = await models.model("broken")
+        heard = await asyncio.gather(*(broken.complete(say()) for _ in range(4)), return_exceptions=True)
+        assert all(isinstance(error, ServerError) for error in heard)
+        assert len({str(error) for error in heard}) == 1 and "no room for the weights" in str(heard[0])
+        assert served(capsys) == ["broken"]
