@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from cai.principle import ConstitutionFile, Example, Principle, PrincipleTest, Source
 from cai.rows import Message
-from cai.yaml_file import Unreadable, YamlFile, line_column, line_starts, parse_yaml, read_yaml
+from cai.yaml_file import Unreadable, YamlFile, key_of, line_column, line_starts, parse_yaml, read_yaml
 
 MOST_ERRORS = 1000  # told of one file; who has more of them has another problem
 _SECTIONS: dict[str | None, type[BaseModel]] = {
@@ -32,6 +32,7 @@ _SECTIONS: dict[str | None, type[BaseModel]] = {
     "prompt": Message,
     "source": Source,
 }
+_KINDS = ("dict", "list", "[key]")  # what pydantic puts between the keys of a place below `source.original`
 Loc = tuple[int | str, ...]
 
 
@@ -63,7 +64,7 @@ class Document:
 
     def __post_init__(self) -> None:
         self._starts = line_starts(self.read.text)
-        self._keys: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
+        self._keys: dict[int, dict[Any, tuple[yaml.Node, yaml.Node]]] = {}
 
     def finding(self, loc: Loc, message: str, *, warning: bool = False, key: bool = False) -> Finding:
         """A finding at the value at `loc`, or at its key."""
@@ -73,27 +74,37 @@ class Document:
     def place(self, loc: Loc, key: bool = False) -> tuple[int, int]:
         """Line and column, from 1, of the deepest part of `loc` that is there: of its value, or of its key."""
         node = self.node(loc, key)[0]
-        return line_column(self._starts, node.start_mark.index) if node is not None else (1, 1)
+        return self.line_column(node.start_mark.index) if node is not None else (1, 1)
+
+    def line_column(self, index: int) -> tuple[int, int]:
+        """Line and column, from 1, of a character of the text."""
+        return line_column(self._starts, index)
 
     def node(self, loc: Loc, key: bool = False) -> tuple[yaml.Node | None, bool]:
         """The node of the deepest part of `loc` that is there (or of its key), and whether that is all of it."""
         node = found = self.read.node
         for part in loc:
             if isinstance(node, yaml.MappingNode):
-                pair = self._pairs(node).get(str(part))
+                pair = self._pairs(node).get(part)
+                if pair is None and part in _KINDS:
+                    continue
                 if pair is None:
                     return found, False
                 node, found = pair[1], pair[0 if key else 1]
             elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
                 node = found = node.value[part]
+            elif part in _KINDS:
+                continue
             else:
                 return found, False
         return found, True
 
-    def _pairs(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """Keys and values by the text of the key; the last of a repeated key, which is the one that counts."""
+    def _pairs(self, node: yaml.MappingNode) -> dict[Any, tuple[yaml.Node, yaml.Node]]:
+        """Keys and values by the key; the last of a repeated key, which is the one that counts."""
         if id(node) not in self._keys:
-            self._keys[id(node)] = {k.value: (k, v) for k, v in node.value if isinstance(k, yaml.ScalarNode)}
+            self._keys[id(node)] = {
+                key_of(k): (k, v) for k, v in node.value if isinstance(k, yaml.ScalarNode)
+            }
         return self._keys[id(node)]
 
 
@@ -108,14 +119,15 @@ def read_document(path: Path, text: str | None = None) -> Document:
         document = Document(path, read_yaml(path) if text is None else parse_yaml(text))
     except Unreadable as error:
         found = Finding(str(path), error.line, error.column, "error", str(error))
-        return Document(path, YamlFile("", None, None), findings=[found])
+        return Document(path, YamlFile(""), findings=[found])
     data = document.read.data
     if not isinstance(data, dict):
         kind = "the file is empty" if data is None else "a constitution is a mapping"
         document.findings.append(document.finding((), f"{kind}; start with 'schema: 1'"))
         return document
     document.findings += [
-        document.finding(loc, message, key=True) for loc, message in _repeated_keys(document.read.node)
+        Finding(str(path), *document.line_column(index), "error", f"{name!r} stands here twice; keep one")
+        for name, index in document.read.repeated
     ]
     try:
         document.file = ConstitutionFile.model_validate(data)
@@ -129,27 +141,6 @@ def read_document(path: Path, text: str | None = None) -> Document:
         problem = f"this file has more than {MOST_ERRORS} errors; mend these first"
         document.findings = [*document.findings[:MOST_ERRORS], document.finding((), problem)]
     return document
-
-
-def _repeated_keys(root: yaml.Node | None) -> Iterator[tuple[Loc, str]]:
-    """Keys that a mapping holds twice, of which YAML would silently keep the last."""
-    stack: list[tuple[Loc, yaml.Node | None]] = [((), root)]
-    visited: set[int] = set()
-    while stack:
-        loc, node = stack.pop()
-        if id(node) in visited:
-            continue
-        visited.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            keys: set[str] = set()
-            for key, value in node.value:
-                name = str(key.value)
-                if isinstance(key, yaml.ScalarNode) and name in keys and name != "<<":
-                    yield (*loc, name), f"{name!r} stands here twice; keep one"
-                keys.add(name)
-                stack.append(((*loc, name), value))
-        elif isinstance(node, yaml.SequenceNode):
-            stack += [((*loc, index), item) for index, item in enumerate(node.value)]
 
 
 def _repeated_ids(document: Document, file: ConstitutionFile) -> Iterator[Finding]:
@@ -175,6 +166,11 @@ def _invalid(document: Document, errors: list[ErrorDetails]) -> Iterator[Finding
         loc = error["loc"]
         if error["type"] == "missing" and loc not in misspelt:
             yield document.finding(loc[:-1], f"the key {loc[-1]!r} is missing; add it")
+        elif error["type"] == "invalid_key" or loc[-1:] == ("[key]",):
+            node, _ = document.node(loc, key=True)
+            key = node.value if isinstance(node, yaml.ScalarNode) else error["input"]
+            read = _read_as(error["input"])
+            yield document.finding(loc, f"YAML reads the key {key} as {read}; put it in quotes", key=True)
         elif error["type"] not in ("missing", "extra_forbidden"):
             yield document.finding(loc, _explain(document, error))
 
@@ -217,7 +213,6 @@ def _explain(document: Document, error: ErrorDetails) -> str:
         "tuple_type": f"{name!r} must be a list (got {shown}); write '- …' lines below it",
         "too_short": f"{name!r} must not be empty; write at least one entry, or remove it",
         "model_type": f"an entry of {name!r} must be a mapping (got {shown}); write 'key: value' lines",
-        "invalid_key": f"the key {shown} is no text; put it in quotes",
     }
     return fixes.get(kind) or f"{name!r} is not valid (got {shown}): {error['msg']}; change it"
 

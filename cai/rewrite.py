@@ -23,7 +23,7 @@ from cai.document import Document, Loc, near_keys, read_document
 from cai.errors import StoreError
 from cai.store import guard, write_bytes
 
-CERTAIN = 0.8  # difflib ratio to the only known key from which a misspelt one is taken for it
+CERTAIN = 0.75  # difflib ratio to the only known key from which a misspelt one is taken for it
 ROUNDS = 5  # a mended key lets its value be checked, which may have to be mended as well
 _LISTS = ("use", "applies_to", "extends")
 _BOOLS = {"true": "true", "yes": "true", "false": "false", "no": "false"}
@@ -58,9 +58,7 @@ def mend_file(path: Path) -> list[Fixed]:
     fixed: list[Fixed] = []
     text = before = document.read.text
     for _ in range(ROUNDS):
-        mends = list(find_mends(document))
-        if apply_mends(text, mends) is None:  # one of them is not certain; the others may be
-            mends = [mend for mend in mends if apply_mends(text, [mend]) is not None]
+        mends = _certain(text, list(find_mends(document)))
         mended = apply_mends(text, mends) if mends else None
         if mended is None:
             break
@@ -72,6 +70,16 @@ def mend_file(path: Path) -> list[Fixed]:
     if fixed:
         _replace(path, before, text)
     return fixed
+
+
+def _certain(text: str, mends: list[Mend]) -> list[Mend]:
+    """Those of the mends that read as they are meant."""
+    if not mends or apply_mends(text, mends) is not None:
+        return mends
+    if len(mends) == 1:
+        return []
+    half = len(mends) // 2
+    return _certain(text, mends[:half]) + _certain(text, mends[half:])
 
 
 def _replace(path: Path, before: str, after: str) -> None:
@@ -123,7 +131,8 @@ def apply_mends(text: str, mends: list[Mend]) -> str | None:
                 _rename(holder, last, mend.text.strip("\"'"))
             else:
                 holder[last] = _load(mend.text)
-        return mended if _dump(tree) == _dump(_load(mended)) else None
+        read = _load(mended)
+        return mended if read == tree and _dump(read) == _dump(tree) else None
     except (YAMLError, LookupError, TypeError, ValueError, AttributeError, NotImplementedError):
         return None  # what the library cannot follow is not certain
 
@@ -181,10 +190,10 @@ def _load(text: str) -> Any:
 
 
 def _dump(tree: Any) -> str:
-    """A tree as text; how far a comment stands from what it follows does not count."""
+    """A tree as text, for its order, quotes and comments; blank lines and how far comments stand do not count."""
     stream = io.StringIO()
     _library().dump(tree, stream)
-    return re.sub(r"[ \t]+#", " #", stream.getvalue())
+    return re.sub(r"\s*\n", "\n", re.sub(r"[ \t]+#", " #", stream.getvalue()))
 
 
 def _rename(mapping: Any, old: int | str, new: str) -> None:

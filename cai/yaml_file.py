@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,11 +44,15 @@ class Unreadable(Exception):
 
 
 class YamlFile(NamedTuple):
-    """A file's text (without its byte order mark), its nodes, and its content."""
+    """A file's text (without its byte order mark), its nodes, its content, and each further use of a key in a mapping.
+
+    `repeated`: the key, and the index of the character where it stands again.
+    """
 
     text: str
-    node: yaml.Node | None
-    data: Any
+    node: yaml.Node | None = None
+    data: Any = None
+    repeated: tuple[tuple[str, int], ...] = ()
 
 
 def read_yaml(path: Path) -> YamlFile:
@@ -91,7 +96,12 @@ def parse_yaml(text: str) -> YamlFile:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        return YamlFile(text, node, loader.construct_document(node) if node else None)
+        if node is None:
+            return YamlFile(text)
+        repeated = tuple(
+            _repeated_keys(node)
+        )  # before the content is built, which puts merged keys among the own
+        return YamlFile(text, node, loader.construct_document(node), repeated)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         index = mark.index if mark else 0
@@ -110,6 +120,33 @@ def line_column(starts: list[int], index: int) -> tuple[int, int]:
     """Line and column, from 1, of the character at `index`."""
     line = bisect.bisect_right(starts, index)
     return line, index - starts[line - 1] + 1
+
+
+def key_of(node: yaml.ScalarNode) -> Any:
+    """A key as the content has it: `no` is False there."""
+    is_text = node.tag == "tag:yaml.org,2002:str"
+    return node.value if is_text else SafeConstructor().construct_object(node)
+
+
+def _repeated_keys(root: yaml.Node) -> Iterator[tuple[str, int]]:
+    """Keys that a mapping holds twice, of which YAML would silently keep the last."""
+    stack = [root]
+    visited: set[int] = set()
+    while stack:
+        node = stack.pop()
+        if id(node) in visited:
+            continue
+        visited.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            names: set[str] = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in names and key.value != "<<":
+                        yield key.value, key.start_mark.index
+                    names.add(key.value)
+                stack.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            stack += node.value
 
 
 def _problem(text: str, index: int, problem: str) -> str:
