@@ -94,5 +94,7 @@ def _labels(name: str, found: Judging) -> Iterator[Finding]:
         )
         yield Finding(kind="contradicts", principle=name, message=message)
     if not found.decided and found.labels >= ENOUGH:
-        message = f"{name} never decides: all {found.labels:,} labels that it was asked about hold without it"
+        message = (
+            f"{name} never decides: what is asked beside it makes all of its {found.labels:,} labels alone"
+        )
         yield Finding(kind="never_decides", principle=name, message=message)

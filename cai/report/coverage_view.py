@@ -13,7 +13,7 @@ from cai.report.plots import AFTER, BEFORE, OTHER, axis_label, to_html
 from cai.report.tables import plain
 
 SHOWN = 15  # principles of a terminal table or a plot; the JSON has all
-TITLES = ("critiques", "violated", "better", "comparisons", "decided", "agrees")
+TITLES = ("critiques", "violated", "better", "judged", "decided", "agrees")
 RATES = (
     ("revising", "violated_rate", "critiques that find a violation", BEFORE),
     ("revising", "better_rate", "revisions verified better", OTHER),
@@ -35,7 +35,7 @@ def print_coverage(found: Mapping[str, Any], console: Console) -> None:
     """A table of the principles, those with findings first where there are many, and the findings."""
     names = _shown(found)
     table = Table(title="principles", title_justify="left")
-    table.add_column("principle", overflow="fold")
+    table.add_column("principle", overflow="fold", min_width=12)
     for title in TITLES:
         table.add_column(title, justify="right", no_wrap=True)
     for name in names:
@@ -48,10 +48,15 @@ def print_coverage(found: Mapping[str, Any], console: Console) -> None:
 
 
 def cells_of(revising: Mapping[str, Any], judging: Mapping[str, Any]) -> list[str]:
-    """One principle under TITLES: counts, with the share where there is something to have a share of."""
+    """One principle under TITLES.
+
+    Critiques, and the share that finds a violation; judged revisions found better; comparisons, labels decided, and
+    those in which it agrees with the others.
+    """
+    drawn, violated = revising["drawn"], revising["violated"]
     return [
-        f"{revising['drawn']:,}",
-        _part(revising["violated"], revising["drawn"]),
+        f"{drawn:,}",
+        f"{violated:,} ({violated / drawn:.0%})" if drawn else "–",
         _part(revising["better"], revising["judged"]),
         f"{judging['drawn']:,}",
         _part(judging["decided"], judging["labels"]),
@@ -103,4 +108,4 @@ def _shown(found: Mapping[str, Any]) -> list[str]:
 
 
 def _part(part: int, whole: int) -> str:
-    return f"{part:,} of {whole:,} ({part / whole:.0%})" if whole else "–"
+    return f"{part:,}/{whole:,}" if whole else "–"

@@ -129,4 +129,4 @@ async def test_coverage_counts_what_the_stages_published(tmp_path: Path) -> None
     assert [one["kind"] for one in found["findings"] if one["principle"] == "dosage"] == ["never_drawn"] * 2
     text = shown(status)
     assert "dosage was never drawn to judge: none of" in text
-    assert f"{found['revising']['kind']['violated']} of {found['revising']['kind']['drawn']}" in text
+    assert f"{found['revising']['kind']['better']}/{found['revising']['kind']['judged']}" in text
