@@ -124,7 +124,7 @@ async def test_a_judge_that_fails_the_tests_publishes_nothing(tmp_path: Path) ->
             await nightly(worse, inbox)
         assert server.calls == 2 * 2 * TESTS
         state = await nightly(worse, inbox, return_state=True)
-        assert state.type == "FAILED" and "kind 0 of 4" in state.message
+        assert state.type == "FAILED" and "kind 0 of 4" in str(state.message)
         assert files(config.root / "versions") == before
         assert (await nightly(worse, inbox, min_pass_rate=None))["published"]
 
@@ -169,8 +169,8 @@ async def test_one_nightly_run_at_a_time(tmp_path: Path) -> None:
             with held(config.root / name, f"{what} {config.root}"):
                 state = await nightly(config, inbox, return_state=True)
             assert state.type == "FAILED"
-            assert f"{what} {config.root} is in use by another run (pid {os.getpid()}" in state.message
-            assert "\n" not in state.message
+            assert f"{what} {config.root} is in use by another run (pid {os.getpid()}" in str(state.message)
+            assert "\n" not in str(state.message)
         assert not (config.root / "prompts").exists()
 
 
