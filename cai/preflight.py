@@ -63,7 +63,7 @@ async def preflight(config: RunConfig) -> None:
         sections["dpo"] = config.dpo
     if sections:
         check_args(sections)
-    await _check_identity(config)
+    await check_identity(config)
     await _check_endpoints(config, {config.policy.model, config.critic.model, *config.judge.judges})
 
 
@@ -104,8 +104,8 @@ def _check_model(name: str, model: ModelConfig) -> None:
         raise ConfigError(f"models.{name}.model: no folder {model.model}")
 
 
-async def _check_identity(config: RunConfig) -> None:
-    """Refuse a calibration that was made for another judge."""
+async def check_identity(config: RunConfig) -> None:
+    """Refuse a calibration that was made for another judge. Raises ConfigError."""
     if config.judge.calibration is None:
         return
     templates = load_templates(config.templates)

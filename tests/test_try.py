@@ -264,7 +264,11 @@ async def test_an_endpoint_in_trouble_is_one_line(tmp_path: Path) -> None:
     async with wire_server(obliging, faults=lambda _: Fault(status=400)) as wire:
         config = config_file(tmp_path, wire.url)
         refused = await cai("constitution", "try", file, "--config", config, "--n", "1")
-    assert refused.status == 0 and "no reply: bad_request" in refused.out
+        no_text = await cai(
+            "constitution", "try", file, "--config", config, "--prompt", "\udcff"
+        )  # a byte, not UTF-8
+    for done in (refused, no_text):
+        assert done.status == 0 and "no reply: bad_request" in done.out
 
 
 @pytest.mark.parametrize(

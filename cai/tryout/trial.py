@@ -12,7 +12,9 @@ from typing import TypeVar
 
 from cai.config import RunConfig
 from cai.judges import judge_stages
-from cai.pipeline import digest, job_of, role_of, rows_file, run_job
+from cai.pipeline import job_of, role_of, rows_file, run_job
+from cai.preflight import check_identity
+from cai.principle import content_digest
 from cai.publish import combine_judges, publish_rows
 from cai.rows import Drop, Judgment, Prompt, Reply, Revision, RevisionRound, Row
 from cai.serving import Models
@@ -85,6 +87,7 @@ async def run_tryout(plan: Plan, models: Models) -> Tryout:
     """Ask what is to be asked, and gather what came of it. Raises what a run raises."""
     started = time.monotonic()
     config, prompts = plan.config, [one.prompt for one in plan.drawn]
+    await check_identity(config)
     reports = [await _replies(plan, models)]
     chains: dict[str, dict[str, Chain]] = {}
     for name, version in (("previous", plan.old), ("new", plan.new)):
@@ -94,7 +97,7 @@ async def run_tryout(plan: Plan, models: Models) -> Tryout:
             tried = config.model_copy(update={"constitution": str(path)})
             reports += await _run_version(tried, models)
             chains[name] = _chains(tried)
-    replies = {row.prompt.id: row for row in reversed(_rows(config, "generate", Reply)) if row.sample == 0}
+    replies = {row.prompt.id: row for row in _rows(config, "generate", Reply) if row.sample == 0}
     lost = {row.id: row for row in _drops(config, "generate")}
     versions = [version for version in (plan.old, plan.new) if version is not None]
     samples = "samples" in config.pairs.sources
@@ -117,10 +120,11 @@ async def _replies(plan: Plan, models: Models) -> ShardReport:
     config = plan.config
     if any(one.replies for one in plan.drawn):
         rows = [reply for one in plan.drawn for reply in one.replies]
-        depends = digest([reply.model_dump(mode="json") for reply in rows])
+        depends = content_digest([reply.model_dump(mode="json") for reply in rows])
         return publish_rows(config.root, "generate", 0, depends, rows)
     prompts = [one.prompt for one in plan.drawn]
-    publish_rows(config.root, "prompts", 0, digest([row.model_dump(mode="json") for row in prompts]), prompts)
+    depends = content_digest([row.model_dump(mode="json") for row in prompts])
+    publish_rows(config.root, "prompts", 0, depends, prompts)
     return await _run_stage(config, "generate", models)
 
 
