@@ -126,7 +126,7 @@ async def _try_once(config: RunConfig, wanted: Wanted, as_json: bool) -> None:
 
 
 async def _try_on_saves(config: RunConfig, wanted: Wanted, as_json: bool) -> None:
-    """Show it now and on each save; what cannot be shown is told, and waited on; a server that will not start ends it."""
+    """Show it now and on each save. What cannot be shown is told, and waited on; a server must start."""
     from cai.serving import on_demand
     from cai.tryout.watch import contents, saves
 
