@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -148,8 +149,12 @@ def test_readme_commands(demo: Path) -> None:
     assert len(commands) > 8
     for command in commands:
         if command not in ELSEWHERE:
-            extra = smaller if " eval " in command or " train " in command else []
-            run([*command.split(), *extra], demo)
+            words = shlex.split(command)
+            if words[1] in ("run", "train", "eval"):
+                words[3:3] = smaller  # before the command's own changes
+            run(words, demo)
+    assert "no-theft" in (demo / "outputs" / "edited" / "edit.json").read_text()
+    assert not (demo / "outputs" / "demo" / "previous").exists()
     for block in re.findall(r"```python\n(.*?)```", README, re.S):
         run([sys.executable, "-c", block], demo)
 
