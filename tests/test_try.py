@@ -132,6 +132,10 @@ async def test_against_a_file_and_a_principle_alone(tmp_path: Path) -> None:
         assert set(asked_principles(wire.requests)) == {"", "Be short.", "Be brief."}
         same = (await cai("constitution", "try", old, "--config", config, "--against", old, "--json")).json
         given = (await cai("constitution", "try", file, *options, "--prompt", "Hm?")).json
+        write(tmp_path, novel="Be new.")
+        options[options.index("brief")] = "novel"
+        novel = (await cai("constitution", "try", file, *options, "--n", "1")).json
+    assert novel["previous"] is None and novel["prompts"][0]["new"]["rounds"][0]["principle"] == "novel"
     assert len(found["prompts"]) == 3
     for one in found["prompts"]:
         assert one["prompt"]["tags"] == ["one"]  # the others do not meet it

@@ -55,8 +55,10 @@ def plan_tryout(config: RunConfig, wanted: Wanted, new: Constitution) -> Plan:
     old, origin = _old_version(config, wanted, new)
     if wanted.principle is not None:
         new = only(new, wanted.principle, str(wanted.file))
-        known = old is not None and any(one.id == wanted.principle for one in old.principles)
-        old = only(old, wanted.principle, "") if old is not None and known else None
+        if old is not None and any(one.id == wanted.principle for one in old.principles):
+            old = only(old, wanted.principle, "")
+        else:
+            old, origin = None, None
     changed = reached(old, new) if old is not None else []
     if not changed:
         old = None
