@@ -268,6 +268,13 @@ def test_what_does_nothing_or_harm_is_named_where_there_is_enough_to_tell() -> N
     assert found(30) == found(29) | {("never_violated", "honest"), ("never_decides", "brief")}
 
 
+def test_principles_that_repeat_each_other_are_not_said_to_decide_nothing() -> None:
+    """Either makes all labels without the other, and so neither is the one to go."""
+    found = coverage(judgments=[judgment(("kind", 0.9, 0.9), ("honest", 0.9, 0.9))] * 200)
+    assert found.judging["kind"].decided == found.judging["honest"].decided == 0
+    assert "never_decides" not in {kind for kind, _ in said(found)}
+
+
 def test_revisions_that_are_mostly_worse_are_named() -> None:
     """Two of twenty better is beyond doubt, seven is not."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from cai.constitution import Constitution, Principle, Use
-from cai.judge.qualify import beyond_doubt
+from cai.judge.qualify import DOUBT, beyond_doubt
 from cai.report.coverage_rows import Finding, Judging, Revising
 
 ENOUGH = 30  # without a single case among so many, the rate is below 12 % (Wilson, 95 %)
@@ -40,7 +40,8 @@ def findings(
             if not drawn[use] and rows[use].tags:
                 yield _never_drawn(constitution, principle, use, rows[use])
         yield from _revisions(principle.id, revising[principle.id])
-        yield from _labels(principle.id, judging[principle.id])
+        yield from _contradiction(principle.id, judging[principle.id])
+        yield from _never_decides(principle.id, judging)
 
 
 def _never_drawn(constitution: Constitution, principle: Principle, use: Use, rows: Rows) -> Finding:
@@ -85,7 +86,7 @@ def _revisions(name: str, found: Revising) -> Iterator[Finding]:
         yield Finding(kind="more_often_worse", principle=name, message=message)
 
 
-def _labels(name: str, found: Judging) -> Iterator[Finding]:
+def _contradiction(name: str, found: Judging) -> Iterator[Finding]:
     if beyond_doubt(found.agreed, found.compared):
         share = found.agreed / found.compared
         message = (
@@ -93,8 +94,16 @@ def _labels(name: str, found: Judging) -> Iterator[Finding]:
             f"comparisons ({share:.0%})"
         )
         yield Finding(kind="contradicts", principle=name, message=message)
-    if not found.decided and found.labels >= ENOUGH:
+
+
+def _never_decides(name: str, judging: Mapping[str, Judging]) -> Iterator[Finding]:
+    """Few labels hang on one principle where they repeat each other: none is too few only beside the others."""
+    found, others = judging[name], [one for other, one in judging.items() if other != name]
+    labels = sum(one.labels for one in others)
+    share = sum(one.decided for one in others) / labels if labels else 0.0
+    if not found.decided and found.labels >= ENOUGH and (1 - share) ** found.labels < DOUBT:
         message = (
-            f"{name} never decides: what is asked beside it makes all of its {found.labels:,} labels alone"
+            f"{name} never decides: none of the {found.labels:,} labels that it was asked about hangs on it; "
+            f"of the others' {share:.0%} do"
         )
         yield Finding(kind="never_decides", principle=name, message=message)

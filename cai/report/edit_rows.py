@@ -25,16 +25,17 @@ class Move(Row):
 
 
 class Met(Row):
-    """How the rows of both versions met the constitution; each counts once, so the four add up to `both`.
+    """How the rows of both versions met the constitution; each counts once, so the five add up to `both`.
 
     `other_texts`: what is critiqued or compared is another text, so nothing else of the row is counted. `moved`:
-    other principles, or the same in another order, over the rounds that both came to; `moves`: by the principles
-    lost and gained, the largest first. `asked_again`: the same principles by other calls. `untouched`: the same calls.
+    other principles, over the rounds that both came to; `moves`: those lost and gained, the largest first.
+    `reordered`: the same ones in other rounds. `asked_again`: by other calls. `untouched`: by the same calls.
     """
 
     both: int
     other_texts: int
     moved: int
+    reordered: int
     asked_again: int
     untouched: int
     moves: tuple[Move, ...]

@@ -64,8 +64,9 @@ def compare_judgments(old: Iterable[Judgment], new: Iterable[Judgment], examples
         if was is None or now is None:
             continue
         same = (was.a.text, was.b.text) == (now.a.text, now.b.text)
-        calls, calls_now = ([verdict.calls for verdict in one.verdicts] for one in (was, now))
-        _meet(count, moves, _asked(was), _asked(now), same_texts=same, same_calls=calls == calls_now)
+        met, meets = (sorted(_asked(one)) for one in (was, now))  # their order is nothing to a judge
+        calls, calls_now = (sorted(verdict.calls for verdict in one.verdicts) for one in (was, now))
+        _meet(count, moves, met, meets, same_texts=same, same_calls=calls == calls_now)
         if same:
             if was.state != now.state:
                 states[f"{was.state} → {now.state}"] += 1
@@ -114,13 +115,15 @@ def _meet(
     same_calls: bool,
 ) -> None:
     """Count how one row met the constitution; principles in the order of their rounds."""
+    lost, gained = [p for p in old if p not in new], [p for p in new if p not in old]
     count["both"] += 1
     if not same_texts:
         count["other_texts"] += 1
-    elif old != new:
+    elif lost or gained:
         count["moved"] += 1
-        lost, gained = [p for p in old if p not in new], [p for p in new if p not in old]
         moves.update(zip_longest(lost, gained))
+    elif old != new:
+        count["reordered"] += 1
     else:
         count["untouched" if same_calls else "asked_again"] += 1
 
@@ -131,6 +134,7 @@ def _met(count: Counter[str], moves: Moves) -> Met:
         both=count["both"],
         other_texts=count["other_texts"],
         moved=count["moved"],
+        reordered=count["reordered"],
         asked_again=count["asked_again"],
         untouched=count["untouched"],
         moves=tuple(Move(before=lost, after=gained, rows=n) for (lost, gained), n in largest[:MOVES]),

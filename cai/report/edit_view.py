@@ -10,14 +10,35 @@ from rich.console import Console
 from cai.report.tables import plain
 
 NAMED = 4  # changes in a line of the terminal
+LABELS = {"gained": "gained", "lost": "lost", "flipped": "turned round"}
 
 
 def print_edit(found: Mapping[str, Any], console: Console) -> None:
-    """The edit and its consequences, a line each. `found`: what `edit.json` holds."""
+    """The edit and its consequences, a line each, and what speaks against them. `found`: what `edit.json` holds."""
     changes = [change_line(change) for change in found["changes"] if change["reaches"]]
     more = f" and {len(changes) - NAMED} more" if len(changes) > NAMED else ""
-    for text in (f"edit     {', '.join(changes[:NAMED])}{more}", *(f"         {x}" for x in lines_of(found))):
-        console.print(plain(text), soft_wrap=True, highlight=False)
+    lines = [", ".join(changes[:NAMED]) + more, "; ".join(_short(found)), *_doubts(found)]
+    for number, line in enumerate(filter(None, lines)):
+        console.print(plain(f"{'edit' if not number else '':<8} {line}"), soft_wrap=True, highlight=False)
+
+
+def _short(found: Mapping[str, Any]) -> Iterator[str]:
+    if revisions := found["revisions"]:
+        met = revisions["met"]
+        yield f"{met['moved']:,} of {met['both']:,} replies moved, {met['asked_again']:,} asked again"
+    for stage, judgments in found["judgments"].items():
+        met, of = judgments["met"], "" if stage == "judge" else f" of {stage}"
+        yield f"{met['moved']:,} of {met['both']:,} comparisons{of} moved, {met['asked_again']:,} asked again"
+        yield "labels: " + ", ".join(f"{judgments[how]:,} {word}" for how, word in LABELS.items())
+    if pairs := found["pairs"]:
+        yield f"pairs: {pairs['before']:,} before, {pairs['after']:,} now, {pairs['both']:,} in both"
+
+
+def _doubts(found: Mapping[str, Any]) -> Iterator[str]:
+    if found["config"]:
+        yield f"the config changed as well, so not all of this is due to the edit: {', '.join(found['config'])}"
+    if found["skipped"]:
+        yield f"rows are not compared: {found['skipped']}"
 
 
 def change_line(change: Mapping[str, Any]) -> str:
@@ -33,10 +54,7 @@ def change_line(change: Mapping[str, Any]) -> str:
 
 def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
     """What came of the edit, in sentences."""
-    if found["config"]:
-        yield f"the config changed as well, so not all of this is due to the edit: {', '.join(found['config'])}"
-    if found["skipped"]:
-        yield f"rows are not compared: {found['skipped']}"
+    yield from _doubts(found)
     if revisions := found["revisions"]:
         yield _met("replies", revisions)
         yield (
@@ -46,10 +64,8 @@ def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
         )
     for stage, judgments in found["judgments"].items():
         yield _met("comparisons" if stage == "judge" else f"comparisons of {stage}", judgments)
-        yield (
-            f"labels: {judgments['gained']:,} gained, {judgments['lost']:,} lost, {judgments['flipped']:,} "
-            f"turned round; p moved by more than 0.1 in {judgments['p_moved']:,}"
-        )
+        changed = ", ".join(f"{judgments[how]:,} {word}" for how, word in LABELS.items())
+        yield f"labels: {changed}; p moved by more than 0.1 in {judgments['p_moved']:,}"
     if pairs := found["pairs"]:
         yield (
             f"pairs: {pairs['before']:,} before, {pairs['after']:,} now, {pairs['both']:,} in both, of these "
@@ -59,10 +75,9 @@ def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _met(what: str, found: Mapping[str, Any]) -> str:
     met = found["met"]
-    line = (
-        f"{what}: {met['moved']:,} of {met['both']:,} moved to other principles, {met['asked_again']:,} asked again "
-        f"under the same ones, {met['untouched']:,} untouched"
-    )
+    line = f"{what}: {met['moved']:,} of {met['both']:,} moved to other principles"
+    line += f", {met['reordered']:,} meet the same ones in another order" if met["reordered"] else ""
+    line += f", {met['asked_again']:,} asked again under the same ones, {met['untouched']:,} untouched"
     line += f", {met['other_texts']:,} of other texts" if met["other_texts"] else ""
     came, went = found["after"] - met["both"], found["before"] - met["both"]
     return line + (f"; {came:,} came and {went:,} went" if came or went else "")
