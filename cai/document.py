@@ -6,32 +6,20 @@ misspelt, the one that is missing because of it is not reported as well.
 
 from __future__ import annotations
 
-import datetime
-import difflib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from cai.principle import ConstitutionFile, Example, Principle, PrincipleTest, Source
-from cai.rows import Message
+from cai.explain import explain, known_keys, near_keys, read_as
+from cai.principle import ConstitutionFile
 from cai.yaml_file import Unreadable, YamlFile, key_of, line_column, line_starts, parse_yaml, read_yaml
 
 MOST_ERRORS = 1000  # told of one file; who has more of them has another problem
-_SECTIONS: dict[str | None, type[BaseModel]] = {
-    None: ConstitutionFile,
-    "principles": Principle,
-    "examples": Example,
-    "tests": PrincipleTest,
-    "conversation": Message,
-    "prompt": Message,
-    "source": Source,
-}
 _KINDS = ("dict", "list", "[key]")  # what pydantic puts between the keys of a place below `source.original`
 Loc = tuple[int | str, ...]
 
@@ -158,7 +146,7 @@ def _invalid(document: Document, errors: list[ErrorDetails]) -> Iterator[Finding
     misspelt: set[Loc] = set()
     for error in errors:
         if error["type"] == "extra_forbidden":
-            near = near_keys(error["loc"])
+            near = near_keys(error["loc"])[:1]
             misspelt |= {(*error["loc"][:-1], name) for name in near}
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known_keys(error['loc']))}"
             yield document.finding(error["loc"], f"unknown key {error['loc'][-1]!r}; {hint}", key=True)
@@ -169,64 +157,8 @@ def _invalid(document: Document, errors: list[ErrorDetails]) -> Iterator[Finding
         elif error["type"] == "invalid_key" or loc[-1:] == ("[key]",):
             node, _ = document.node(loc, key=True)
             key = node.value if isinstance(node, yaml.ScalarNode) else error["input"]
-            read = _read_as(error["input"])
+            read = read_as(error["input"])
             yield document.finding(loc, f"YAML reads the key {key} as {read}; put it in quotes", key=True)
         elif error["type"] not in ("missing", "extra_forbidden"):
-            yield document.finding(loc, _explain(document, error))
-
-
-def known_keys(loc: Loc) -> list[str]:
-    """The keys of the section that holds `loc`."""
-    section = _SECTIONS[next((part for part in reversed(loc[:-1]) if isinstance(part, str)), None)]
-    return [field.alias or name for name, field in section.model_fields.items()]
-
-
-def near_keys(loc: Loc, cutoff: float = 0.6) -> list[str]:
-    """Known keys that a misspelt one at `loc` may stand for, the nearest first."""
-    return difflib.get_close_matches(
-        str(loc[-1]), known_keys(loc), n=1 if cutoff == 0.6 else 3, cutoff=cutoff
-    )
-
-
-def _explain(document: Document, error: ErrorDetails) -> str:
-    """What is wrong with one value, and the fix."""
-    name = next((part for part in reversed(error["loc"]) if isinstance(part, str)), "the file")
-    value, kind, shown = error["input"], error["type"], _shown(error["input"])
-    if kind == "value_error":
-        return error["msg"].removeprefix("Value error, ")
-    if kind == "string_pattern_mismatch":
-        slug = re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-") or "no-harm"
-        return f"id {value!r} is not kebab-case; write it like {slug!r}"
-    if kind == "literal_error":
-        fix = "write 'schema: 1'" if name == "schema" else f"use {error['ctx']['expected']}"
-        return f"{name!r} cannot be {shown}; {fix}"
-    if kind == "string_type":
-        node, whole = document.node(error["loc"])
-        if value is None or not whole or not isinstance(node, yaml.ScalarNode):
-            return f"{name!r} must be a text (got {shown}); write a text"
-        return (
-            f'{name!r} must be a text, and YAML reads {node.value} as {_read_as(value)}; write "{node.value}"'
-        )
-    fixes = {
-        "string_too_short": f"{name!r} is empty; write a text",
-        "greater_than": f"{name!r} must be above 0 (got {shown}); raise it",
-        "tuple_type": f"{name!r} must be a list (got {shown}); write '- …' lines below it",
-        "too_short": f"{name!r} must not be empty; write at least one entry, or remove it",
-        "model_type": f"an entry of {name!r} must be a mapping (got {shown}); write 'key: value' lines",
-    }
-    return fixes.get(kind) or f"{name!r} is not valid (got {shown}): {error['msg']}; change it"
-
-
-def _read_as(value: Any) -> str:
-    """What YAML made of a text that was not quoted."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, datetime.date):
-        return "a date"
-    return f"the number {_shown(value)}" if isinstance(value, int | float) else _shown(value)
-
-
-def _shown(value: Any) -> str:
-    """A value as the user may have written it, cut to a readable length."""
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+            node, whole = document.node(loc)
+            yield document.finding(loc, explain(error, node if whole else None))

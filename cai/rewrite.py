@@ -19,8 +19,9 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from cai.document import Document, Loc, near_keys, read_document
+from cai.document import Document, Loc, read_document
 from cai.errors import StoreError
+from cai.explain import near_keys
 from cai.store import guard, write_bytes
 
 CERTAIN = 0.75  # difflib ratio to the only known key from which a misspelt one is taken for it
@@ -58,8 +59,11 @@ def mend_file(path: Path) -> list[Fixed]:
     fixed: list[Fixed] = []
     text = before = document.read.text
     for _ in range(ROUNDS):
-        mends = _certain(text, list(find_mends(document)))
+        mends = list(find_mends(document))
         mended = apply_mends(text, mends) if mends else None
+        if mended is None and len(mends) > 1:  # one of them is not certain; the others may be
+            mends = _certain(text, mends)
+            mended = apply_mends(text, mends) if mends else None
         if mended is None:
             break
         for mend in mends:
@@ -73,13 +77,16 @@ def mend_file(path: Path) -> list[Fixed]:
 
 
 def _certain(text: str, mends: list[Mend]) -> list[Mend]:
-    """Those of the mends that read as they are meant."""
-    if not mends or apply_mends(text, mends) is not None:
-        return mends
+    """Those of the mends that read as they are meant, found by halves."""
     if len(mends) == 1:
-        return []
+        return mends if apply_mends(text, mends) is not None else []
     half = len(mends) // 2
-    return _certain(text, mends[:half]) + _certain(text, mends[half:])
+    parts = (mends[:half], mends[half:])
+    return [
+        mend
+        for part in parts
+        for mend in (part if apply_mends(text, part) is not None else _certain(text, part))
+    ]
 
 
 def _replace(path: Path, before: str, after: str) -> None:

@@ -254,6 +254,15 @@ def test_the_commands_end_with_2_and_one_line(tmp_path: Path) -> None:
     assert place in one_line(cai("run", "flows/configs/embedded.yaml", "--set", f"constitution={path}"))
 
 
+def test_import_waits_for_no_pipe(tmp_path: Path) -> None:
+    """It reads files of other formats, and the same sort of files."""
+    os.mkfifo(tmp_path / "c.json")
+    arguments = ["constitution", "import", str(tmp_path / "c.json"), "--output", str(tmp_path / "out.yaml")]
+    assert "is a pipe or a device; give a constitution file" in str(
+        CliRunner().invoke(app, arguments).exception
+    )
+
+
 def test_many_errors_are_not_all_told(tmp_path: Path) -> None:
     """Of 50,000 errors the first 1,000, and that there are more."""
     path = tmp_path / "c.yaml"

@@ -80,7 +80,7 @@ def assembled(
     return start + end.join(lines) + tail.format(end)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(layouts)
 def test_only_what_is_mended_changes(
     tmp_path_factory: pytest.TempPathFactory,
@@ -189,3 +189,16 @@ def test_shipped_files_need_no_mending() -> None:
     for path in (Path(__file__).parent.parent / "constitutions").glob("*.yaml"):
         before = kept(path)
         assert mend_file(path) == [] and kept(path) == before and lint(path) == []
+
+
+def test_one_uncertain_mend_does_not_keep_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be verified is left out, and reported as the error that it is."""
+    path = tmp_path / "c.yaml"
+    slips = "  - {id: a, statement: s, weight: '1', priority: '2', use: judge}\n  - {id: no, statement: s}\n"
+    path.write_text(f"schema: 1\nname: t\nversion: 1.10\nprinciples:\n{slips}")
+    monkeypatch.setattr(
+        "cai.rewrite.apply_mends",
+        lambda text, mends: None if any("[" in mend.text for mend in mends) else apply_mends(text, mends),
+    )
+    assert len(mend_file(path)) == 4
+    assert [finding.message.split(";")[0] for finding in lint(path)] == ["'use' must be a list (got 'judge')"]
