@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,11 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.config_file import load_config
+from cai.constitution import Constitution, Principle, load_constitution
 from cai.pipeline import job_of, run_job
 from cai.publish import write_prompts
 from cai.report.words import diff_text, word_diff
 from cai.runfolder import start_run
 from cai.serving import on_demand
+from cai.tryout.scratch import freeze, reached
 from tests.small_cli import ROOT, cai, config_file, environment
 from tests.wire import Answer, Fault, Json, asked_choices, echo, wire_server
 
@@ -365,6 +368,24 @@ def test_a_difference_holds_both_texts(before: list[str], after: list[str], blan
     for text, left_out in ((old, "inserted"), (new, "deleted")):
         kept = " ".join(piece.words for piece in pieces if piece.kind != left_out)
         assert kept.split() == text.split()
+
+
+texts = st.text(min_size=1, max_size=40).filter(str.strip)
+
+
+@given(st.lists(texts, min_size=1, max_size=3), texts)
+def test_a_version_is_kept_as_it_was(statements: list[str], version: str) -> None:
+    """Whatever the texts hold, the file that a stage reads says what the try has read."""
+    principles = tuple(
+        Principle(id=f"p{number}", statement=text, priority=number, tests=())
+        for number, text in enumerate(statements)
+    )
+    constitution = Constitution(name="small", version=version, principles=principles)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kept.yaml"
+        freeze(constitution, path)
+        kept = load_constitution(path)
+    assert kept.digest == constitution.digest and reached(constitution, kept) == []
 
 
 def test_marks_stand_for_colours() -> None:
