@@ -156,6 +156,12 @@ def test_labels_by_hand() -> None:
     assert found.judging["brief"].drawn == 0
 
 
+def test_the_others_count_by_weight() -> None:
+    """One honest against (weight 2) outweighs one kind for: brief is on the other side of the two."""
+    found = coverage(judgments=[judgment(("kind", 0.9, 0.9), ("honest", 0.2, 0.2), ("brief", 0.9, 0.9))])
+    assert (found.judging["brief"].agreed, found.judging["brief"].compared) == (0, 1)
+
+
 def test_a_higher_priority_decides_and_what_it_overrides_does_not() -> None:
     """The lower principle says the contrary, and nothing changes without it."""
     two = constitution(first={"priority": 1}, second={})

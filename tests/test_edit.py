@@ -124,6 +124,15 @@ def test_labels_by_hand() -> None:
     assert examples[1].after == "below threshold, P(first better) 0.60, by kind"
 
 
+def test_the_order_of_principles_is_nothing_to_a_judge() -> None:
+    """A draw that only ranks the same principles otherwise asks the same calls."""
+    old, new = (
+        judgment("j", 0.9, "labelled", "kind", "brief"),
+        judgment("j", 0.9, "labelled", "brief", "kind"),
+    )
+    assert compare_judgments([old], [new], []).met.untouched == 1
+
+
 def test_pairs_by_hand() -> None:
     """The same, turned round, of other texts, come and gone."""
 
