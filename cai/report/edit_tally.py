@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
-from typing import Literal
 
 from cai.join import joined
+from cai.report.edit_examples import keep, label_examples, principles_of, revision_examples
 from cai.report.edit_rows import Example, Judgments, Met, Move, Pairs, Revisions
 from cai.rows import Judgment, Pair, Revision
 
 MOVED = 0.1  # of p; less is the noise of a judge
-EXAMPLES = 3  # a kind
 MOVES = 20
-TEXT = 2000  # characters of a text that an example shows
 Moves = Counter[tuple[str | None, str | None]]
 
 
@@ -41,7 +39,7 @@ def compare_revisions(
         if same:
             count["rewritten"] += was.final != now.final
             _critiques(count, was, now)
-            _keep(examples, _revision_examples(was, now))
+            keep(examples, revision_examples(was, now))
     return Revisions(
         before=count["before"],
         after=count["after"],
@@ -64,14 +62,14 @@ def compare_judgments(old: Iterable[Judgment], new: Iterable[Judgment], examples
         if was is None or now is None:
             continue
         same = (was.a.text, was.b.text) == (now.a.text, now.b.text)
-        met, meets = (sorted(_asked(one)) for one in (was, now))  # their order is nothing to a judge
+        met, meets = (sorted(principles_of(one)) for one in (was, now))  # their order is nothing to a judge
         calls, calls_now = (sorted(verdict.calls for verdict in one.verdicts) for one in (was, now))
         _meet(count, moves, met, meets, same_texts=same, same_calls=calls == calls_now)
         if same:
             if was.state != now.state:
                 states[f"{was.state} → {now.state}"] += 1
             _label(count, was, now)
-            _keep(examples, _label_examples(was, now))
+            keep(examples, label_examples(was, now))
     return Judgments(
         before=count["before"],
         after=count["after"],
@@ -141,10 +139,6 @@ def _met(count: Counter[str], moves: Moves) -> Met:
     )
 
 
-def _asked(judgment: Judgment) -> list[str]:
-    return list(dict.fromkeys(verdict.principle for verdict in judgment.verdicts))
-
-
 def _critiques(count: Counter[str], was: Revision, now: Revision) -> None:
     before = {done.principle: done.violated for done in was.rounds}
     for done in now.rounds:
@@ -161,62 +155,3 @@ def _label(count: Counter[str], was: Judgment, now: Judgment) -> None:
     if was.p is not None and now.p is not None:
         count["flipped"] += before and after and (was.p > 0.5) != (now.p > 0.5)
         count["p_moved"] += abs(was.p - now.p) > MOVED
-
-
-def _keep(examples: list[Example], found: Iterator[Example]) -> None:
-    for one in found:
-        if sum(kept.kind == one.kind for kept in examples) < EXAMPLES:
-            examples.append(one)
-
-
-def _revision_examples(was: Revision, now: Revision) -> Iterator[Example]:
-    asked = now.reply.prompt.messages[-1].content
-    before = {done.principle: done for done in was.rounds}
-    for done in now.rounds:
-        known = before.get(done.principle)
-        if known is not None and known.violated != done.violated:
-            verdict = "finds a violation now" if done.violated else "finds no violation any more"
-            texts, title = (asked, now.reply.text), f"{done.principle} {verdict}"
-            yield _example("critique", now.id, title, texts, known.critique, done.critique)
-    if was.final != now.final:
-        yield _example("revision", now.id, "revised differently", (asked,), was.final, now.final)
-
-
-def _label_examples(was: Judgment, now: Judgment) -> Iterator[Example]:
-    labels = (was.state == "labelled", now.state == "labelled")
-    turned = None not in (was.p, now.p) and ((was.p or 0) > 0.5) != ((now.p or 0) > 0.5)
-    if labels[0] != labels[1] or (all(labels) and turned):
-        title = (
-            "now a label" if not labels[0] else "no label any more" if not labels[1] else "label turned round"
-        )
-        texts = (now.prompt.messages[-1].content, now.a.text, now.b.text)
-        yield _example("label", now.id, title, texts, _said(was), _said(now))
-
-
-def _said(judgment: Judgment) -> str:
-    p = "" if judgment.p is None else f", P(first better) {judgment.p:.2f}"
-    return f"{judgment.state.replace('_', ' ')}{p}, by {', '.join(_asked(judgment))}"
-
-
-def _example(
-    kind: Literal["critique", "revision", "label"],
-    id_: str,
-    title: str,
-    texts: Sequence[str],
-    before: str,
-    after: str,
-) -> Example:
-    return Example(
-        kind=kind,
-        id=_written(id_),
-        title=title,
-        texts=tuple(map(_written, texts)),
-        before=_written(before),
-        after=_written(after),
-    )
-
-
-def _written(text: str) -> str:
-    """The beginning of a text, as JSON can carry it: lone surrogates replaced."""
-    cut = text if len(text) <= TEXT else text[: TEXT - 1] + "…"
-    return cut.encode("utf-8", "replace").decode()
