@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -42,14 +43,27 @@ async def deploy(wanted: Sequence[Wanted], pool: str) -> dict[str, Any]:
         created = await _ensure_pool(client, pool)
     rows = []
     for one, deployment in zip(wanted, made, strict=True):
-        try:
-            identity = await deployment.aapply(work_pool_name=pool)
-        except DeploymentApplyError as error:
-            raise ConfigError(f"{url} refuses {deployment.full_name}: {_first(error)}") from error
-        rows.append(
-            row_of(one, deployment) | {"url": f"{PREFECT_UI_URL.value()}/deployments/deployment/{identity}"}
-        )
+        identity = await put(deployment, pool)
+        url = f"{PREFECT_UI_URL.value()}/deployments/deployment/{identity}"
+        rows.append(row_of(one, deployment) | {"url": url})
     return {"deployments": rows, "work_pool": pool, "pool_created": created}
+
+
+async def put(deployment: RunnerDeployment, pool: str | None) -> UUID:
+    """Make or change a deployment, with the schedule that it has now and no earlier one; returns its id.
+
+    Raises ConfigError where the server refuses it.
+    """
+    try:
+        identity = await deployment.aapply(work_pool_name=pool)
+    except DeploymentApplyError as error:
+        raise ConfigError(f"{deployment.full_name} is refused by the server: {_first(error)}") from error
+    wanted = {schedule.slug for schedule in deployment.schedules or []}
+    async with get_client() as client:
+        for schedule in await client.read_deployment_schedules(identity):
+            if schedule.slug not in wanted:  # Prefect keeps what it is not told of
+                await client.delete_deployment_schedule(identity, schedule.id)
+    return identity
 
 
 async def deployment_of(wanted: Wanted) -> RunnerDeployment:

@@ -6,6 +6,7 @@ way that ends: Prefect's temporary one does not look at schedules. Its database 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -27,7 +28,7 @@ from cai.models.managed import SUPERVISOR, last_words
 from cai.models.supervise import GRACE_S
 from cai.report.tables import plain
 from flows.deploy import Wanted
-from flows.deployments import deployment_of, row_of
+from flows.deployments import deployment_of, put, row_of
 
 PORT = 4200
 START_S = 180.0
@@ -36,8 +37,6 @@ POLL_S = 0.25
 
 def serve(wanted: Sequence[Wanted], log: Path, *, as_json: bool) -> int:
     """Run the deployments, one run at a time, until Ctrl-C or SIGTERM; runs that are going are ended then."""
-    import asyncio
-
     made = [asyncio.run(deployment_of(one)) for one in wanted]
     url = PREFECT_API_URL.value()
     with contextlib.ExitStack() as stack:
@@ -45,6 +44,8 @@ def serve(wanted: Sequence[Wanted], log: Path, *, as_json: bool) -> int:
             url = stack.enter_context(own_server(log))
             os.environ["PREFECT_API_URL"] = url
             stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
+        for deployment in made:
+            asyncio.run(put(deployment, None))
         rows = [row_of(one, deployment) for one, deployment in zip(wanted, made, strict=True)]
         if as_json:
             print_json({"deployments": rows, "ui": url.removesuffix("/api")})

@@ -97,7 +97,8 @@ async def test_a_schedule_in_a_work_pool(tmp_path: Path) -> None:
                 assert (found["work_pool"], found["pool_created"]) == ("local", created)
                 assert found["deployments"][0]["name"] == "cai-pipeline/small"
                 assert found["deployments"][0]["schedule"] == f"every {INTERVAL_S} s"
-            (made,) = await post(api, "/deployments/filter", {})
+            await check_rescheduled(api, str(config), environment)
+            (made,) = [row for row in await post(api, "/deployments/filter", {}) if row["name"] == "small"]
             assert made["global_concurrency_limit"]["limit"] == 1 and len(made["schedules"]) == 1
             assert made["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
             assert made["parameters"]["config"]["judge"]["threshold"] == 0.6
@@ -105,6 +106,19 @@ async def test_a_schedule_in_a_work_pool(tmp_path: Path) -> None:
             worker = [str(BIN / "prefect"), "worker", "start", "--pool", "local"]
             with running(worker, environment, log, cwd=tmp_path):
                 await check_schedule(api, server, hold, log)
+
+
+async def check_rescheduled(api: str, config: str, environment: dict[str, str]) -> None:
+    """A deployment has the schedule of its last `cai deploy`, and no earlier one."""
+    for options, kind in (
+        (["--cron", "0 2 1 1 *"], ["cron"]),
+        (["--interval", "9d"], ["interval"]),
+        ([], []),
+    ):
+        command = [str(BIN / "cai"), "deploy", config, "--name", "other", *options]
+        await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, check=True)
+        (made,) = [row for row in await post(api, "/deployments/filter", {}) if row["name"] == "other"]
+        assert [next(iter({"cron", "interval"} & set(s["schedule"]))) for s in made["schedules"]] == kind
 
 
 async def check_refused(api: str, deployment: dict[str, Any]) -> None:
