@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cai.cli_common import Json, print_json
-from cai.cli_lint import lint, show
+from cai.cli_lint import File, lint, show
 from cai.cli_try import test, try_
 from cai.errors import ConfigError
 
@@ -18,7 +18,6 @@ app.command()(show)
 app.command("try")(try_)
 app.command()(test)
 
-File = Annotated[Path, typer.Argument(metavar="FILE")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="File to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT where it is there already.")]
 FORMAT = "anthropic-sl, anthropic-rl, …-shots, hf, nemo, oct, markdown; an unknown name lists all."

@@ -10,7 +10,9 @@ import typer
 from cai.cli_common import Json, print_json
 from cai.errors import ConfigError
 
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...")]
+# what cannot be read is a finding like any other, and not the option parser's business
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", readable=False)]
+File = Annotated[Path, typer.Argument(metavar="FILE", readable=False)]
 TaggedBy = Annotated[
     str | None,
     typer.Option(
@@ -54,7 +56,7 @@ def lint(
         raise typer.Exit(1)
 
 
-def show(file: Path, as_json: Json = False) -> None:
+def show(file: File, as_json: Json = False) -> None:
     """Print a constitution with everything that it extends resolved, and where each principle comes from."""
     from cai.extends import resolve
     from cai.report.principles import principles_table, resolved_json
