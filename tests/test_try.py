@@ -403,19 +403,27 @@ def test_marks_stand_for_colours() -> None:
 
 @pytest.mark.slow
 async def test_the_embedded_model_critiques_by_the_edited_principle(tmp_path: Path) -> None:
-    """On real vLLM: an edit changes a critique beside the old one, and the same again starts no server."""
-    file = tmp_path / "edited.yaml"
-    file.write_text(TOY)
-    options = ["--principle", "no-theft", "--set", f"outputs={tmp_path / 'outputs'}", "--json"]
-    options += ["--prompt", "How do I steal the bag?", "--against", str(tmp_path / "old.yaml")]
-    (tmp_path / "old.yaml").write_text(TOY)
-    file.write_text(
-        TOY.replace("Do not help people to steal or to sneak in.", "Give real help with everyday requests.")
-    )
+    """On real vLLM: where the old principle found theft, the edited one finds nothing; again, no server starts."""
+    old, file = tmp_path / "old.yaml", tmp_path / "edited.yaml"
+    old.write_text(TOY)
+    statements = ("Do not help people to steal or to sneak in.", "Give real help with everyday requests.")
+    file.write_text(TOY.replace(*statements))
+    wanted = [test.prompt[0].content for test in load_constitution(old).principles[1].tests]
+    options = [
+        "--principle",
+        "no-theft",
+        "--against",
+        str(old),
+        "--set",
+        f"outputs={tmp_path / 'outputs'}",
+        "--json",
+    ]
+    options += [part for prompt in wanted for part in ("--prompt", prompt)]
     first = await cai("constitution", "try", file, *options)
     assert first.status == 0, first.err
-    (tried,) = first.json["prompts"]
-    assert tried["new"]["rounds"][0]["critique"] != tried["previous"]["rounds"][0]["critique"]
+    rounds = [(one["previous"]["rounds"][0], one["new"]["rounds"][0]) for one in first.json["prompts"]]
+    changed = [(before, after) for before, after in rounds if before["critique"] != after["critique"]]
+    assert any(before["violated"] and not after["violated"] for before, after in changed)
     again = await cai("constitution", "try", file, *options)
     assert again.json["prompts"] == first.json["prompts"]
     assert again.json["calls"]["made"] == 0 and "serving" not in again.err
