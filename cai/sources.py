@@ -2,8 +2,8 @@
 
 Ids decide everything later (draws, seeds, shards), so they are stable: a row's own id, or a digest of its
 conversation. Own ids of every source but the first stand behind that source's name, so that a source added at the
-end changes no id that was there. Of a row that is done, two 16-byte digests stay in memory (some 200 bytes). A source of which nothing can
-be used is a ConfigError, raised before anything is paid for.
+end changes no id that was there. Of a row that is done, two 16-byte digests stay in memory (some 200 bytes). A
+source of which nothing can be used is a ConfigError, raised before anything is paid for.
 """
 
 from __future__ import annotations
