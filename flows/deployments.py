@@ -35,7 +35,7 @@ async def deploy(wanted: Sequence[Wanted], pool: str) -> dict[str, Any]:
     """
     made = [await deployment_of(one) for one in wanted]
     url = PREFECT_API_URL.value()
-    if url is None:
+    if not url:
         raise ConfigError(f"there is no Prefect server to deploy to; {START}")
     async with get_client() as client:
         if (problem := await client.api_healthcheck()) is not None:

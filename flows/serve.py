@@ -40,7 +40,7 @@ def serve(wanted: Sequence[Wanted], log: Path, *, as_json: bool) -> int:
     made = [asyncio.run(deployment_of(one)) for one in wanted]
     url = PREFECT_API_URL.value()
     with contextlib.ExitStack() as stack:
-        if url is None:
+        if not url:
             url = stack.enter_context(own_server(log))
             os.environ["PREFECT_API_URL"] = url
             stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
