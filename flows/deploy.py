@@ -9,13 +9,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
-import re
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
-from zoneinfo import available_timezones
 
 from cai.config import RunConfig, SourceConfig
 from cai.config_file import load_config
@@ -23,10 +20,10 @@ from cai.errors import CaiError, ConfigError
 from cai.inbox import check_inbox
 from cai.preflight import check_inputs, check_judge
 from cai.qualification import to_measure
+from flows.times import schedule_asked
 
 FLOWS = ("generate", "revise", "judge", "train", "evaluate", "qualify", "pipeline", "nightly")
 POOL = "local"
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Wanted(NamedTuple):
@@ -84,7 +81,7 @@ def wanted_of(config: RunConfig, arguments: argparse.Namespace) -> list[Wanted]:
         raise ConfigError(f"--flow {arguments.flow}: there is no such flow; choose one of {', '.join(FLOWS)}")
     if arguments.serve and arguments.work_pool:
         raise ConfigError("--serve runs here, without a pool; leave --work-pool out")
-    cron, interval_s, timezone = _schedule(arguments)
+    cron, interval_s, timezone = schedule_asked(arguments)
     if arguments.all and (cron or interval_s):
         raise ConfigError("--all makes deployments without a schedule; schedule one flow with --flow")
     names = _able(config, arguments.inbox) if arguments.all else [arguments.flow]
@@ -104,29 +101,6 @@ def wanted_of(config: RunConfig, arguments: argparse.Namespace) -> list[Wanted]:
         )
         for name in names
     ]
-
-
-def _schedule(arguments: argparse.Namespace) -> tuple[str | None, int | None, str]:
-    """Cron, interval in seconds and time zone; a cron is only looked at by Prefect, later."""
-    if arguments.cron is not None and arguments.interval is not None:
-        raise ConfigError("--cron and --interval: choose one")
-    if arguments.timezone is not None and arguments.cron is None:
-        raise ConfigError("--timezone is for --cron; leave it out, or give --cron")
-    if arguments.timezone is not None and arguments.timezone not in available_timezones():
-        raise ConfigError(
-            f"--timezone {arguments.timezone}: there is no such zone; write it like Europe/Berlin"
-        )
-    interval = None if arguments.interval is None else interval_seconds(arguments.interval)
-    return arguments.cron, interval, arguments.timezone or "UTC"
-
-
-def interval_seconds(text: str) -> int:
-    """`90`, `90s`, `15m`, `1h` or `1d` in seconds. Raises ConfigError."""
-    found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
-    seconds = int(found[1]) * UNITS[found[2]] if found else 0
-    if not 0 < seconds <= timedelta(days=3660).total_seconds():
-        raise ConfigError(f"--interval {text}: not a time; write seconds, or 15m, 1h, 1d")
-    return seconds
 
 
 def _able(config: RunConfig, inbox: str | None) -> list[str]:
