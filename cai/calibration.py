@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from cai.config import JudgeConfig
+from cai.constitution.principle import content_digest
 from cai.errors import ConfigError
 from cai.judge.cases import Case, hit, offset, orders_of, outcome
 from cai.judge.combine import align, jury_cases
@@ -19,7 +20,6 @@ from cai.judge.fit import MIN_FIT, Settings, fit_curve
 from cai.judge.label import JudgeRule
 from cai.judge.promise import smallest_threshold
 from cai.judge.summary import Kind, Summary
-from cai.principle import content_digest
 from cai.rows import Row
 from cai.store import decode, explain, write_json
 

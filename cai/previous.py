@@ -14,7 +14,7 @@ from typing import Any
 
 from cai.config import RunConfig
 from cai.constitution import Constitution
-from cai.diff import Change, compare
+from cai.constitution.diff import Change, compare
 from cai.errors import StoreError
 from cai.pipeline import digest, rows_file, shards_of
 from cai.prompts import load_templates

@@ -62,7 +62,7 @@ def main() -> int:
 
 def _judge(arguments: argparse.Namespace, config: RunConfig) -> int:
     """Qualify or calibrate, and print the figures; 1 for a judge that is refused where the question was that."""
-    from cai.cli_common import print_json
+    from cai.cli.common import print_json
     from cai.judge.summary import Summary
     from cai.report.judge import print_summary
 

@@ -19,7 +19,7 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 from rich.console import Console
 
-from cai.cli_common import print_json
+from cai.cli.common import print_json
 from cai.errors import ConfigError
 from cai.report.tables import plain
 from flows.deploy import Wanted, flow_of

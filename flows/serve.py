@@ -22,7 +22,7 @@ from prefect import serve as serve_deployments
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from cai.cli_common import print_json
+from cai.cli.common import print_json
 from cai.errors import ServerError
 from cai.models.managed import SUPERVISOR, last_words
 from cai.models.supervise import GRACE_S

@@ -12,8 +12,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.constitution import Constitution, Example, Principle, draw, json_schema, lint, load_constitution
-from cai.document import Document, read_document
+from cai.constitution import Constitution, Example, Principle, draw, json_schema, load_constitution
+from cai.constitution.document import Document, read_document
+from cai.constitution.lint import lint
 from cai.errors import ConstitutionError
 
 FOLDER = Path(__file__).parent.parent / "constitutions"
@@ -325,7 +326,7 @@ def test_a_file_extended_twice_does_not_undo_an_override(
         opened.append(path.name)
         return read_document(path)
 
-    monkeypatch.setattr("cai.extends.read_document", reading)
+    monkeypatch.setattr("cai.constitution.extends.read_document", reading)
     assert statements(top) == [("a", "Left a"), ("r", "Right r")]
     assert opened == ["top.yaml", "left.yaml", "base.yaml", "right.yaml"]
 

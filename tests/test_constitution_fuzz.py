@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cai.cli import app
-from cai.constitution import lint
+from cai.constitution.lint import lint
+from cai.constitution.rewrite import mend_file
 from cai.errors import ConstitutionError
-from cai.rewrite import mend_file
 
 HEAD = 'schema: 1\nname: test\nversion: "1"\n'
 PIECES = [

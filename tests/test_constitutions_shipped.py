@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cai.constitution import Constitution, Principle, PrincipleTest, lint, load_constitution
+from cai.constitution import Constitution, Principle, PrincipleTest, load_constitution
+from cai.constitution.lint import lint
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "constitutions"

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.constitution import Constitution, Principle, draw
-from cai.diff import Change, compare
-from cai.principle import content_digest
+from cai.constitution.diff import Change, compare
+from cai.constitution.principle import content_digest
 
 KIND = {"id": "kind", "statement": "Be kind."}
 TRUE = {"id": "true", "statement": "Be true.", "judge": "Which is truer?"}

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cai.cli import app
-from cai.constitution import lint, load_constitution
-from cai.document import read_document
+from cai.constitution import load_constitution
+from cai.constitution.document import read_document
+from cai.constitution.lint import lint
+from cai.constitution.principle import ConstitutionFile, Principle
 from cai.errors import ConstitutionError
 from cai.imports import FORMATS, export_text, import_text
 from cai.imports.write import draft_yaml
 from cai.labelled import tests_of as labelled_tests
-from cai.principle import ConstitutionFile, Principle
 from tests.test_cli import cai, one_line
 
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from cai.cli import app
 from cai.config import SourceConfig
-from cai.constitution import lint, load_constitution
+from cai.constitution import load_constitution
+from cai.constitution.lint import lint
 from cai.errors import ConfigError
 from tests.test_cli import ROOT
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cai.cli import app
-from cai.constitution import lint, load_constitution
-from cai.document import read_document
+from cai.constitution import load_constitution
+from cai.constitution.document import read_document
+from cai.constitution.lint import lint
+from cai.constitution.rewrite import apply_mends, find_mends, mend_file
 from cai.errors import StoreError
-from cai.rewrite import apply_mends, find_mends, mend_file
 
 LINES = [  # as it should be, and with a slip
     ("schema: 1", 'schema: "1"'),
@@ -178,7 +179,7 @@ def test_a_file_that_is_saved_meanwhile_is_not_overwritten(
         path.write_text("mine")
         return apply_mends(text, mends)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("cai.rewrite.apply_mends", saving)
+    monkeypatch.setattr("cai.constitution.rewrite.apply_mends", saving)
     with pytest.raises(StoreError, match="was changed while it was mended; run the command again"):
         mend_file(path)
     assert path.read_text() == "mine"
@@ -197,7 +198,7 @@ def test_one_uncertain_mend_does_not_keep_the_others(tmp_path: Path, monkeypatch
     slips = "  - {id: a, statement: s, weight: '1', priority: '2', use: judge}\n  - {id: no, statement: s}\n"
     path.write_text(f"schema: 1\nname: t\nversion: 1.10\nprinciples:\n{slips}")
     monkeypatch.setattr(
-        "cai.rewrite.apply_mends",
+        "cai.constitution.rewrite.apply_mends",
         lambda text, mends: None if any("[" in mend.text for mend in mends) else apply_mends(text, mends),
     )
     assert len(mend_file(path)) == 4

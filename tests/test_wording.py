@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.wording import NEAR_DUPLICATE, find_alike, is_vague, words
+from cai.constitution.wording import NEAR_DUPLICATE, find_alike, is_vague, words
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_thousand_statements_are_compared_in_few_steps(monkeypatch: pytest.Mon
         compared += 1
         return plain(*arguments, **options)  # type: ignore[call-overload]
 
-    monkeypatch.setattr("cai.wording.difflib.SequenceMatcher", counting)
+    monkeypatch.setattr("cai.constitution.wording.difflib.SequenceMatcher", counting)
     vocabulary = [f"w{number}" for number in range(200)]
     random = Random(7)
     statements = [

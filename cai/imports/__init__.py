@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from cai.constitution.principle import ConstitutionFile
 from cai.errors import ConstitutionError
 from cai.imports import chains, chats, preferences, prose, requests, traits
 from cai.imports.draft import Draft, Export, Names
-from cai.principle import ConstitutionFile
 
 
 class Format(NamedTuple):

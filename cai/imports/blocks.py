@@ -11,8 +11,8 @@ import html
 import re
 from typing import NamedTuple
 
+from cai.constitution.principle import PrincipleTest
 from cai.imports.draft import merged
-from cai.principle import PrincipleTest
 from cai.rows import Message, Role
 
 _TAG = re.compile(

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
+from cai.constitution.principle import ConstitutionFile, Example, Principle
 from cai.errors import ConstitutionError
 from cai.imports.draft import Draft, Export, Names, draft, lost, made, original_of, shaped
 from cai.imports.requests import critique_wording, revision_wording
-from cai.principle import ConstitutionFile, Example, Principle
 from cai.rows import Message
 
 SL_SHOTS = "anthropic-sl-shots"

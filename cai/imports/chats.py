@@ -11,11 +11,11 @@ from typing import Any, NotRequired
 from pydantic import JsonValue
 from typing_extensions import TypedDict  # typing's own is too old for pydantic in Python 3.11
 
+from cai.constitution.principle import ConstitutionFile, Principle
 from cai.errors import ConstitutionError
 from cai.imports.chains import Chain, Group, chain, chains_of, exported, grouped, principle_of
 from cai.imports.draft import Draft, Export, Names, draft, lost, made, original_of, shaped, source_of
 from cai.imports.requests import critique_wording, revision_wording
-from cai.principle import ConstitutionFile, Principle
 
 HF, NEMO = "hf", "nemo"
 _CHATS = "system_chat"

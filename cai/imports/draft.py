@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
+from cai.constitution.principle import ConstitutionFile, Principle, Source
 from cai.errors import ConstitutionError
-from cai.principle import ConstitutionFile, Principle, Source
 from cai.rows import Message
 from cai.store import explain
 

@@ -13,10 +13,10 @@ from typing import Any
 from pydantic import JsonValue
 from typing_extensions import TypedDict  # typing's own is too old for pydantic in Python 3.11
 
+from cai.constitution.principle import ConstitutionFile, Principle, PrincipleTest
 from cai.errors import ConstitutionError
 from cai.imports.chains import cut, transcript
 from cai.imports.draft import Draft, Export, Names, draft, lost, made, original_of, shaped
-from cai.principle import ConstitutionFile, Principle, PrincipleTest
 from cai.rows import Message
 
 RL_SHOTS, RL_REASONS = "anthropic-rl-shots", "anthropic-rl-cot-shots"

@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from cai.constitution.lint import LONG_STATEMENT
+from cai.constitution.principle import Principle, PrincipleTest
 from cai.errors import ConstitutionError
 from cai.imports.blocks import Block, read_block
 from cai.imports.draft import Draft, Names, draft, made
-from cai.lint import LONG_STATEMENT
-from cai.principle import Principle, PrincipleTest
 
 PROSE = "markdown"
 PRIORITY = {"root": 40, "platform": 30, "system": 30, "developer": 20, "user": 10, "guideline": 0}

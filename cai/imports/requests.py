@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import JsonValue
 from typing_extensions import TypedDict  # typing's own is too old for pydantic in Python 3.11
 
+from cai.constitution.principle import ConstitutionFile, Principle
 from cai.errors import ConstitutionError
 from cai.imports.draft import Draft, Export, Names, draft, lost, made, original_of, shaped, source_of
-from cai.principle import ConstitutionFile, Principle
 
 CRITIQUE, REVISION = ("\n\nCritiqueRequest: ", "\n\nCritique:"), ("\n\nRevisionRequest: ", "\n\nRevision:")
 OPTIONS = ("\n", " Options:")

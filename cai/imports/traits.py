@@ -11,8 +11,8 @@ from typing import Any, NotRequired
 from pydantic import JsonValue
 from typing_extensions import TypedDict  # typing's own is too old for pydantic in Python 3.11
 
+from cai.constitution.principle import ConstitutionFile, Principle
 from cai.imports.draft import Draft, Export, Names, draft, lost, made, original_of, shaped
-from cai.principle import ConstitutionFile, Principle
 
 OCT = "oct"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from cai.constitution.principle import ConstitutionFile
 from cai.imports.draft import Draft
-from cai.principle import ConstitutionFile
 
 _UNSAFE_BREAKS = "\r\x85\u2028\u2029\ufeff"  # YAML takes these for line ends, or drops them
 _ENDLESS = 1 << 30  # lines are not folded: an edit changes one line

@@ -8,7 +8,7 @@ from typing import Any
 
 from cai.config import RunConfig
 from cai.constitution import Constitution
-from cai.diff import compare
+from cai.constitution.diff import compare
 from cai.pipeline import Model, digest, rows_file
 from cai.previous import LINK, STAGES, config_changes, effective, stored_constitution
 from cai.report.edit_rows import Edit, Example, Judgments, Pairs, Revisions, Stand

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cai.diff import Change
+from cai.constitution.diff import Change
 from cai.rows import Row
 
 

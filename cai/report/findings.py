@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cai.document import Finding, printable
-from cai.rewrite import Fixed
+from cai.constitution.document import Finding, printable
+from cai.constitution.rewrite import Fixed
 
 FORMATS = ("text", "github")
 

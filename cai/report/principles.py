@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from cai.constitution import constitution_of
-from cai.extends import Defined, Resolved
+from cai.constitution.extends import Defined, Resolved
 from cai.report.tables import plain
 
 

@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from cai.config import RunConfig
 from cai.constitution import Constitution
+from cai.constitution.principle import KEBAB
 from cai.errors import ConfigError
 from cai.judge.passes import PrinciplePasses, passes, together
 from cai.judges import qualify_stage
 from cai.labelled import read_pairs, tests_of
 from cai.pipeline import job_of, run_job
 from cai.preflight import check_judge_models
-from cai.principle import KEBAB
 from cai.qualification import kind_of, to_measure
 from cai.rows import Drop, LabelledPair, Recorded, Row
 from cai.serving import Models

@@ -13,8 +13,8 @@ from typing import NamedTuple, TypeVar
 
 from cai.config import RunConfig
 from cai.constitution import Constitution, Use, draw
+from cai.constitution.principle import content_digest
 from cai.errors import ConfigError
-from cai.principle import content_digest
 from cai.rows import Message, Prompt, Reply, Revision, Row
 from cai.sources import read_prompts
 from cai.store import read_rows

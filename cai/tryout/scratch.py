@@ -14,9 +14,9 @@ import yaml
 
 from cai.config import RunConfig
 from cai.constitution import Constitution, load_constitution
-from cai.diff import compare
+from cai.constitution.diff import compare
+from cai.constitution.principle import content_digest
 from cai.errors import ConfigError, ConstitutionError
-from cai.principle import content_digest
 from cai.store import write_text
 
 NAME_CHARS = 40

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from cai.config import RunConfig
+from cai.constitution.principle import content_digest
 from cai.judges import judge_stages
 from cai.pipeline import job_of, role_of, rows_file, run_job
 from cai.preflight import check_identity
-from cai.principle import content_digest
 from cai.publish import combine_judges, publish_rows
 from cai.rows import Drop, Judgment, Prompt, Reply, Revision, RevisionRound, Row
 from cai.serving import Models

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from watchfiles import Change, awatch
 
-from cai.document import read_document
+from cai.constitution.document import read_document
 
 SETTLED_S = 0.05  # what has not changed for so long is not half a save
 AT_LEAST_MS = 1000  # how often the files are read whatever the system tells, which some file systems never do

@@ -13,11 +13,11 @@ from typing import Annotated
 import typer
 
 from cai import __version__
-from cai.cli_common import DEMO, Config, Json, Set, print_json, raise_user, run_flow
-from cai.cli_constitution import app as constitution_app
-from cai.cli_deploy import deploy
-from cai.cli_judge import app as judge_app
-from cai.cli_plan import diff, plan
+from cai.cli.common import DEMO, Config, Json, Set, print_json, raise_user, run_flow
+from cai.cli.constitution import app as constitution_app
+from cai.cli.deploy import deploy
+from cai.cli.judge import app as judge_app
+from cai.cli.plan import diff, plan
 from cai.errors import CaiError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

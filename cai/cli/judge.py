@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from cai.cli_common import Config, Json, Set, print_json, run_flow
+from cai.cli.common import Config, Json, Set, print_json, run_flow
 from cai.errors import ConfigError
 
 if TYPE_CHECKING:

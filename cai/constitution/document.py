@@ -15,9 +15,17 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from cai.explain import explain, known_keys, near_keys, read_as
-from cai.principle import ConstitutionFile
-from cai.yaml_file import Unreadable, YamlFile, key_of, line_column, line_starts, parse_yaml, read_yaml
+from cai.constitution.explain import explain, known_keys, near_keys, read_as
+from cai.constitution.principle import ConstitutionFile
+from cai.constitution.yaml_file import (
+    Unreadable,
+    YamlFile,
+    key_of,
+    line_column,
+    line_starts,
+    parse_yaml,
+    read_yaml,
+)
 
 MOST_ERRORS = 1000  # told of one file; who has more of them has another problem
 _KINDS = ("dict", "list", "[key]")  # what pydantic puts between the keys of a place below `source.original`
@@ -41,7 +49,7 @@ class Finding(NamedTuple):
 class Document:
     """One file: its text and nodes, its content where that is valid, and its errors.
 
-    `errors`: what pydantic refused, from which `findings` are told and `cai.rewrite` knows what to mend.
+    `errors`: what pydantic refused, from which `findings` are told and `cai.constitution.rewrite` knows what to mend.
     """
 
     path: Path

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from cai.principle import ConstitutionFile, Example, Principle, PrincipleTest, Source
+from cai.constitution.principle import ConstitutionFile, Example, Principle, PrincipleTest, Source
 from cai.rows import Message
 
 _SECTIONS: dict[str | None, type[BaseModel]] = {

@@ -19,9 +19,9 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from cai.document import Document, Loc, read_document
+from cai.constitution.document import Document, Loc, read_document
+from cai.constitution.explain import near_keys
 from cai.errors import StoreError
-from cai.explain import near_keys
 from cai.store import guard, write_bytes
 
 CERTAIN = 0.75  # difflib ratio to the only known key from which a misspelt one is taken for it

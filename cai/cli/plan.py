@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli_common import Config, Json, Set, print_json
+from cai.cli.common import Config, Json, Set, print_json
 from cai.errors import ConfigError
 
 if TYPE_CHECKING:
     from cai.constitution import Constitution
-    from cai.diff import Change
+    from cai.constitution.diff import Change
     from cai.plan.rows import Plan
 
 Old = Annotated[Path, typer.Argument(metavar="OLD", help="Constitution file, or the folder of a run.")]
@@ -33,7 +33,7 @@ def plan(config: Config, overrides: Set = None, as_json: Json = False) -> None:
 
 def diff(old: Old, new: New, run: RunFolder = None, as_json: Json = False) -> None:
     """What is different between two versions of a constitution, and what a run would ask again because of it."""
-    from cai.diff import compare
+    from cai.constitution.diff import compare
 
     before, after = _version(old), _version(new)
     changes = compare(before, after)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cai.cli_common import Config, Json, Set, run_flow
+from cai.cli.common import Config, Json, Set, run_flow
 
 Flow = Annotated[
     str,

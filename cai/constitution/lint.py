@@ -14,10 +14,10 @@ from pathlib import Path
 import yaml
 
 from cai.config import SourceConfig
-from cai.document import Finding
-from cai.extends import Defined, Resolved, resolve
-from cai.principle import Principle
-from cai.wording import find_alike, is_vague
+from cai.constitution.document import Finding
+from cai.constitution.extends import Defined, Resolved, resolve
+from cai.constitution.principle import Principle
+from cai.constitution.wording import find_alike, is_vague
 
 LONG_STATEMENT = 400  # characters; a longer one is several principles, and small models lose its end
 _PLACEHOLDER = re.compile(r"\{[^{}\n]*\}|\b(?:TODO|FIXME|TBD|XXX)\b")
@@ -122,7 +122,7 @@ def _priorities(found: Resolved) -> Iterator[Finding]:
 
 def _unmet(found: Resolved, sources: Sequence[SourceConfig]) -> Iterator[Finding]:
     """Principles for which no prompt has a tag, inherited ones included."""
-    from cai.prompt_tags import prompt_tags
+    from cai.constitution.prompt_tags import prompt_tags
 
     wanted = {tag for defined in found.principles for tag in defined.principle.applies_to}
     tags = prompt_tags(sources, wanted) if wanted else set()

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from cai.document import Document, Finding, read_document
+from cai.constitution.document import Document, Finding, read_document
+from cai.constitution.principle import ConstitutionFile, Principle
 from cai.errors import ConstitutionError
-from cai.principle import ConstitutionFile, Principle
 
 LONGEST_CHAIN = 50  # files that extend one another in a row
 

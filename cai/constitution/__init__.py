@@ -17,10 +17,17 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from cai.document import Finding
-from cai.extends import Resolved, resolve
-from cai.lint import lint
-from cai.principle import Closed, ConstitutionFile, Example, Principle, PrincipleTest, Use, content_digest
+from cai.constitution.document import Finding
+from cai.constitution.extends import Resolved, resolve
+from cai.constitution.principle import (
+    Closed,
+    ConstitutionFile,
+    Example,
+    Principle,
+    PrincipleTest,
+    Use,
+    content_digest,
+)
 
 __all__ = [
     "Constitution",
@@ -32,7 +39,6 @@ __all__ = [
     "constitution_of",
     "draw",
     "json_schema",
-    "lint",
     "load_constitution",
 ]
 
@@ -64,7 +70,7 @@ class Constitution(Closed):
 def load_constitution(path: str | Path) -> Constitution:
     """Read a constitution and all that it extends.
 
-    Raises ConstitutionError, `file:line:column: what; fix`, for the first error that `cai.lint.lint` finds.
+    Raises ConstitutionError, `file:line:column: what; fix`, for the first error that `lint` finds.
     """
     return constitution_of(resolve(Path(path)))
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cai.cli_common import Json, print_json
+from cai.cli.common import Json, print_json
 from cai.errors import ConfigError
 
 # what cannot be read is a finding like any other, and not the option parser's business
@@ -34,9 +34,9 @@ def lint(
 ) -> None:
     """Check constitution files; exit 2 where one has an error, 1 with --strict where there are only warnings."""
     from cai.config_file import load_config
-    from cai.lint import lint
+    from cai.constitution.lint import lint
+    from cai.constitution.rewrite import mend_file
     from cai.report.findings import FORMATS, finding_line, fixed_line
-    from cai.rewrite import mend_file
 
     if format not in FORMATS:
         raise ConfigError(f"format {format!r} is not known; use one of {', '.join(FORMATS)}")
@@ -58,7 +58,7 @@ def lint(
 
 def show(file: File, as_json: Json = False) -> None:
     """Print a constitution with everything that it extends resolved, and where each principle comes from."""
-    from cai.extends import resolve
+    from cai.constitution.extends import resolve
     from cai.report.principles import principles_table, resolved_json
 
     found = resolve(file)

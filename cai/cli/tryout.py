@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cai.cli_common import DEMO, Json, Set, print_json
+from cai.cli.common import DEMO, Json, Set, print_json
 from cai.errors import CaiError, ConfigError, ConstitutionError
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ async def _try_on_saves(config: RunConfig, wanted: Wanted, as_json: bool) -> Non
 
 
 async def _show_or_tell(config: RunConfig, wanted: Wanted, models: Models, as_json: bool) -> None:
-    from cai.lint import lint
+    from cai.constitution.lint import lint
 
     try:
         await _show(config, wanted, models, as_json)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cai.cli_common import Json, print_json
-from cai.cli_lint import File, lint, show
-from cai.cli_try import test, try_
+from cai.cli.common import Json, print_json
+from cai.cli.lint import File, lint, show
+from cai.cli.tryout import test, try_
 from cai.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Check and read constitutions; import and export other formats.")
@@ -67,7 +67,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a constitution (with all that it extends) in another format; what that cannot hold is listed."""
-    from cai.extends import resolve
+    from cai.constitution.extends import resolve
     from cai.imports import export_text
     from cai.store import write_text
 
@@ -91,7 +91,7 @@ def _free(output: Path, file: Path, force: bool) -> None:
 
 
 def _read(file: Path) -> str:
-    from cai.yaml_file import MOST_BYTES
+    from cai.constitution.yaml_file import MOST_BYTES
 
     try:
         if file.is_fifo() or file.is_char_device():

@@ -1,7 +1,7 @@
 """One principle as a constitution file writes it, and the file around it: frozen, closed to unknown keys.
 
 These models are the schema of the YAML: the JSON Schema that editors complete from is generated from them.
-What reads the files is `cai.lint`, what a run works with is `cai.constitution`.
+What reads the files is `cai.constitution.lint`, what a run works with is `cai.constitution`.
 """
 
 from __future__ import annotations
