@@ -19,7 +19,7 @@ from cai.errors import StoreError
 from cai.pipeline import digest, rows_file, shards_of
 from cai.prompts import load_templates
 from cai.report.status import read_json
-from cai.store import decode, explain, guard, sync_folder
+from cai.store import decode, explain, guard, link_or_copy, sync_folder
 
 STAGES = ("revise", "judge", "sft-judge", "pairs")
 FILES = ("config.json", "constitution.json", "summary.json")
@@ -45,12 +45,12 @@ def keep_previous(config: RunConfig, constitution: Constitution) -> None:
     with guard(folder):
         folder.mkdir()
         for name in FILES:
-            _link(root / name, folder / name)
+            link_or_copy(root / name, folder / name)
         for stage in STAGES:
             for shard in range(shards_of(held, stage)):
                 if (rows := rows_file(root, stage, shard)).is_file():
                     (folder / stage).mkdir(exist_ok=True)
-                    _link(rows, rows_file(folder, stage, shard))
+                    link_or_copy(rows, rows_file(folder, stage, shard))
         for made in (*(path for path in folder.iterdir() if path.is_dir()), folder):
             sync_folder(made)
         switch = root / f".{LINK}-{secrets.token_hex(4)}.tmp"
@@ -106,14 +106,6 @@ def _effective(config: dict[str, Any]) -> dict[str, Any]:
             f"models.{name}.{key}": config["models"][name][key] for key in ("backend", "model", "logprobs")
         }
     return found
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the file system has none."""
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _remove_others(root: Path, kept: str) -> None:

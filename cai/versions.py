@@ -7,7 +7,6 @@ and is never changed. Files are hard links: those of a run are replaced, never w
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from cai.export import part_file
 from cai.pipeline import rows_file
 from cai.report.status import read_json
 from cai.rows import Demonstration, Pair, Prompt, Row
-from cai.store import decode, guard, read_rows, sync_folder, write_json
+from cai.store import decode, guard, link_or_copy, read_rows, sync_folder, write_json
 
 LATEST = "latest"
 PARTS: dict[str, tuple[type[Row], Callable[[Any], Print]]] = {
@@ -138,27 +137,17 @@ def _publish(config: RunConfig, changes: Changes) -> None:
         for part in PARTS:
             if (source := part_file(root, part)).is_file():
                 (building / part).mkdir()
-                _link(source, building / part / source.name)
+                link_or_copy(source, building / part / source.name)
         for path in (root / "dataset" / "README.md", root / "config.json", root / "constitution.json"):
-            _link(path, building / path.name)
+            link_or_copy(path, building / path.name)
         for path in _prompt_files(config):
-            _link(path, building / "prompts" / path.name)
+            link_or_copy(path, building / "prompts" / path.name)
         write_json(building / "changes.json", changes)
         for made in (*(path for path in building.iterdir() if path.is_dir()), building):
             sync_folder(made)
         building.rename(folder / changes.version)
         sync_folder(folder)
     _link_latest(folder, changes.version)
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the file system has none."""
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)
-        with target.open("rb") as copied:
-            os.fsync(copied.fileno())
 
 
 def _link_latest(folder: Path, name: str) -> None:
