@@ -162,7 +162,7 @@ class Killed(BaseException):
 
 
 STEPS = (
-    (Path, "mkdir"), (cai.previous, "_link"), (Path, "symlink_to"), (Path, "replace"), (cai.previous, "sync_folder"),
+    (Path, "mkdir"), (cai.previous, "link_or_copy"), (Path, "symlink_to"), (Path, "replace"), (cai.previous, "sync_folder"),
     (shutil, "rmtree"), (Path, "unlink"),
 )  # fmt: skip
 
