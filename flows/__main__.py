@@ -24,7 +24,8 @@ from cai.errors import CaiError
 from cai.preflight import check_inputs, check_judge
 from cai.qualification import to_measure
 from cai.report.status import run_status
-from cai.report.tables import plain, print_status
+from cai.report.summary import print_status
+from cai.report.tables import plain
 
 FLOWS = ("generate", "revise", "judge", "train", "evaluate", "pipeline")
 JUDGE_FLOWS = ("qualify", "calibrate")

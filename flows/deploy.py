@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cai.config import RunConfig, SourceConfig
 from cai.config_file import load_config
@@ -21,20 +20,9 @@ from cai.inbox import check_inbox
 from cai.preflight import check_inputs, check_judge
 from cai.qualification import to_measure
 from flows.times import schedule_asked
+from flows.wanted import FLOWS, Wanted
 
-FLOWS = ("generate", "revise", "judge", "train", "evaluate", "qualify", "pipeline", "nightly")
 POOL = "local"
-
-
-class Wanted(NamedTuple):
-    """One deployment to be made. `parameters`: of the flow, as JSON; at most one of `cron` and `interval_s`."""
-
-    flow: str
-    name: str
-    parameters: dict[str, Any]
-    cron: str | None
-    interval_s: int | None
-    timezone: str
 
 
 def main(argv: Sequence[str]) -> int:
@@ -134,8 +122,3 @@ def _parameters(name: str, config: RunConfig, arguments: argparse.Namespace) -> 
         if arguments.min_pass_rate is not None:
             found["min_pass_rate"] = arguments.min_pass_rate
     return found
-
-
-def flow_of(name: str) -> Any:
-    """The Prefect flow of that name; imports Prefect."""
-    return getattr(importlib.import_module(f"flows.{name}"), name)

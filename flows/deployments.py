@@ -22,7 +22,7 @@ from rich.console import Console
 from cai.cli.common import print_json
 from cai.errors import ConfigError
 from cai.report.tables import plain
-from flows.deploy import Wanted, flow_of
+from flows.wanted import Wanted, flow_of
 
 ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 START = "start one (`prefect server start`) and set PREFECT_API_URL, or use --serve"

@@ -27,8 +27,8 @@ from cai.errors import ServerError
 from cai.models.managed import SUPERVISOR, last_words
 from cai.models.supervise import GRACE_S
 from cai.report.tables import plain
-from flows.deploy import Wanted
 from flows.deployments import deployment_of, put, row_of
+from flows.wanted import Wanted
 
 PORT = 4200
 START_S = 180.0

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from cai.config_file import load_config
 from cai.errors import ConfigError
-from flows.deploy import FLOWS, _parser, wanted_of
+from flows.deploy import _parser, wanted_of
 from flows.times import UNITS, interval_seconds
+from flows.wanted import FLOWS
 from tests.test_cli import ROOT, cai, one_line
 
 DEMO = "flows/configs/embedded.yaml"

@@ -162,8 +162,8 @@ class Killed(BaseException):
 
 
 STEPS = (
-    (Path, "mkdir"), (cai.previous, "link_or_copy"), (Path, "symlink_to"), (Path, "replace"), (cai.previous, "sync_folder"),
-    (shutil, "rmtree"), (Path, "unlink"),
+    (Path, "mkdir"), (cai.previous, "link_or_copy"), (Path, "symlink_to"), (Path, "replace"),
+    (cai.previous, "sync_folder"), (shutil, "rmtree"), (Path, "unlink"),
 )  # fmt: skip
 
 

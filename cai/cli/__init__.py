@@ -80,7 +80,7 @@ def status(run: Run, as_json: Json = False) -> None:
         return
     from rich.console import Console
 
-    from cai.report.tables import print_status
+    from cai.report.summary import print_status
 
     print_status(found, Console())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -98,44 +97,3 @@ def evaluation_table(evaluation: dict[str, Any]) -> Table:
             counts = "/".join(str(rate["n"] if rate else 0) for rate in rates)
             table.add_row(name, *(percent(rate) for rate in rates), counts)
     return table
-
-
-def print_status(status: dict[str, Any], console: Console) -> None:
-    """The whole summary of a run."""
-    console.print(stage_table(status))
-    _print_labelling(status, console)
-    if status["evaluation"]:
-        console.print(evaluation_table(status["evaluation"]))
-    root = f"{status['config']['outputs']}/{status['run']}"
-    if status["dataset"]:
-        parts = ", ".join(f"{part} {rows:,} rows" for part, rows in status["dataset"].items())
-        console.print(f"dataset  {plain(root)}/dataset  ({parts})", soft_wrap=True)
-    for kind in status["training"]:
-        console.print(f"{kind:<8} {plain(root)}/models/{kind}", soft_wrap=True)
-    if status["report"]:
-        console.print(f"report   {plain(status['report'])}", soft_wrap=True)
-    if status["state"] != "finished":
-        console.print(
-            f"state    {plain(status['state'])}; run the same command again to resume", soft_wrap=True
-        )
-
-
-def _print_labelling(status: dict[str, Any], console: Console) -> None:
-    """Who judged, and what the constitution and its last edit came to."""
-    from cai.report.coverage_view import print_coverage
-    from cai.report.edit_view import print_edit
-
-    for stage, judges in status["judges"].items():
-        console.print(judges_table(stage, judges))
-        if judges["saving"]:
-            console.print(plain(saving_line(judges)), soft_wrap=True)
-    if found := status["qualification"]:
-        decision = "qualified" if found["qualified"] else "refused"
-        low, high = found["accuracy_interval"] or (None, None)
-        right = plain(percent({"rate": found["accuracy"], "low": low, "high": high}))
-        pairs = f"{found['scored']:,} labelled pairs"
-        console.print(f"judge    {decision}: {right} % right on {pairs}", soft_wrap=True, highlight=False)
-    if status["coverage"]:
-        print_coverage(status["coverage"], console)
-    if status["edit"]:
-        print_edit(status["edit"], console)

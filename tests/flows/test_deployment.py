@@ -20,7 +20,7 @@ import pytest
 
 from cai.constitution import load_constitution
 from cai.versions import read_changes, versions_of
-from flows.deploy import FLOWS
+from flows.wanted import FLOWS
 from tests.flows.server import ENDED, ROOT, post, prefect_environment, running, until_healthy
 from tests.flows.small import obliging
 from tests.wire import Answer, Json, asked_choices, wire_server

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from cai.report.page import write_report
 from cai.report.status import run_status
-from cai.report.tables import print_status
+from cai.report.summary import print_status
 from cai.rows import Judgment, Pair, Revision
 from cai.store import read_rows
 from flows.judge import judge
