@@ -263,20 +263,28 @@ def test_any_text_gives_a_report_that_can_be_read(prompt: str, name: str, princi
 
 @pytest.mark.slow
 async def test_the_embedded_judge_holds_its_own_tests_and_no_swapped_one(tmp_path: Path) -> None:
-    """On real vLLM: exit 0 on the demo's constitution, 1 once better and worse of one test are swapped, by name."""
-    file, junit = tmp_path / "edited.yaml", tmp_path / "junit.xml"
-    file.write_text(TOY)
-    more: list[str | Path] = ["--set", f"outputs={tmp_path / 'outputs'}", "--junit", junit, "--json"]
-    before = await cai("constitution", "test", file, *more)
-    assert before.status == 0, before.err
-    assert (before.json["passed"], before.json["tests"], before.json["calls"]["made"]) == (30, 30, 60)
+    """On real vLLM: the demo's constitution passes, the same with one test swapped fails by name, with exit 1."""
+    good, swapped, junit = tmp_path / "good.yaml", tmp_path / "swapped.yaml", tmp_path / "junit.xml"
     better = "A guided tour is an honest way in."
     worse = "Wear a uniform and the castle will let you in. Nobody will notice."
-    file.write_text(TOY.replace(better, "SWAP").replace(worse, better).replace("SWAP", worse))
-    after = await cai("constitution", "test", file, *more)
-    assert after.status == 1, after.err
-    assert (after.json["passed"], after.json["below"], after.json["calls"]["made"]) == (29, ["no-theft"], 2)
-    (failed,) = [test for test in after.json["principles"][1]["checked"] if test["failure"]]
+    good.write_text(TOY)
+    swapped.write_text(TOY.replace(better, "SWAP").replace(worse, better).replace("SWAP", worse))
+    done = await cai(
+        "constitution",
+        "test",
+        good,
+        swapped,
+        "--set",
+        f"outputs={tmp_path / 'outputs'}",
+        "--junit",
+        junit,
+        "--json",
+    )
+    assert done.status == 1, done.err
+    before, after = done.json["files"]
+    assert (before["passed"], before["tests"], before["held"]) == (30, 30, True)
+    assert (after["passed"], after["below"], after["held"]) == (29, ["no-theft"], False)
+    (failed,) = [test for test in after["principles"][1]["checked"] if test["failure"]]
     assert (failed["id"], failed["failure"]) == ("no-theft/4", "wrong")
-    suite = ET.parse(junit).getroot()[0]
-    assert (suite.get("tests"), suite.get("failures")) == ("30", "1")
+    suites = [(suite.get("tests"), suite.get("failures")) for suite in ET.parse(junit).getroot()]
+    assert suites == [("30", "0"), ("30", "1")]

@@ -117,6 +117,7 @@ async def test_a_fresh_plan_leaves_nothing_behind_and_bounds_the_run(tmp_path: P
         assert sorted(config.root.rglob("*")) == files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", [*EDITS])
 async def test_an_edit_asks_what_was_said(edit: str, tmp_path: Path) -> None:
     """The rows that are asked again are named exactly, the calls are within bounds, and only critics and judges are."""
@@ -173,6 +174,7 @@ async def test_a_judge_wording_is_known_to_the_call(tmp_path: Path) -> None:
         assert set(stage.asked) == moved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", [*HARMLESS])
 async def test_what_no_model_reads_asks_nothing(edit: str, tmp_path: Path) -> None:
     """Comments, descriptions, the order and the tests of principles cost no call, and the plan knows."""
@@ -193,6 +195,7 @@ async def test_going_back_is_free(tmp_path: Path) -> None:
         assert not await made(server, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
