@@ -153,7 +153,7 @@ def test_readme_commands(demo: Path) -> None:
             if words[1] in ("run", "train", "eval"):
                 words[3:3] = smaller  # before the command's own changes
             run(words, demo)
-    assert "no-theft" in (demo / "outputs" / "edited" / "edit.json").read_text()
+    assert "no-deceit" in (demo / "outputs" / "edited" / "edit.json").read_text()
     assert not (demo / "outputs" / "demo" / "previous").exists()
     for block in re.findall(r"```python\n(.*?)```", README, re.S):
         run([sys.executable, "-c", block], demo)
