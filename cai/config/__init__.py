@@ -1,0 +1,159 @@
+"""The run config: everything that determines a run, as frozen models that refuse unknown keys.
+
+The same models are the form that Prefect shows for a flow run; `cai.config_file` reads them from YAML.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from cai.config.models import LimitsConfig, ManagedConfig, ModelConfig, PriceConfig
+from cai.config.roles import CriticConfig, JudgeConfig, PairsConfig, PolicyConfig, SamplingConfig
+from cai.config.section import Section, Yaml
+
+__all__ = [
+    "CriticConfig",
+    "EvaluateConfig",
+    "JudgeConfig",
+    "LimitsConfig",
+    "ManagedConfig",
+    "ModelConfig",
+    "PairsConfig",
+    "PolicyConfig",
+    "PriceConfig",
+    "RayConfig",
+    "RunConfig",
+    "SamplingConfig",
+    "SourceConfig",
+    "TrainingConfig",
+    "Yaml",
+]
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of runs and models: they become names of folders
+
+
+class SourceConfig(Section):
+    """Where prompts come from: a file, or a dataset of the Hugging Face hub.
+
+    `format`: guessed from the file name when None; `transcript` means hh-rlhf style text in `field`
+    (turns kept; a last assistant turn is cut off, so that the last human turn is the one to answer).
+    `field`: column that holds the prompt text, the messages list or the transcript.
+    """
+
+    path: str | None = None
+    dataset: str | None = None
+    split: str = "train"
+    format: Literal["jsonl", "csv", "parquet", "text"] | None = None
+    field: str | None = None
+    transcript: bool = False
+    tags: tuple[str, ...] = ()
+    only_tags: tuple[str, ...] = ()
+    limit: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SourceConfig:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("give exactly one of 'path' (a file) and 'dataset' (a hub dataset)")
+        return self
+
+
+class TrainingConfig(Section):
+    """One training stage. `args`: the trainer's own TRL option names and values. `lora`: peft's LoraConfig options."""
+
+    args: Yaml = Field(default_factory=dict)
+    lora: Yaml | None = None
+    accelerate: Yaml = Field(default_factory=dict)
+
+
+class EvaluateConfig(Section):
+    """Held-out prompts and who grades the replies: the embedded world's exact rules, or the run's judge."""
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    grader: Literal["embedded", "judge"]
+    sampling: SamplingConfig = SamplingConfig()
+
+
+class RayConfig(Section):
+    """Where shards run when one process is outgrown. `address`: of a running Ray cluster; null: started here."""
+
+    workers: int = Field(2, ge=1)
+    address: str | None = None
+
+
+class RunConfig(Section):
+    """Everything that determines a run; `name` is its folder below `outputs`."""
+
+    name: str = Field(pattern=f"^{NAME.pattern}$")
+    outputs: str = "outputs"
+    seed: int = 0
+    recipe: Literal["direct", "paper"] = "direct"
+    constitution: str
+    templates: str = "default"
+    shards: int = Field(1, ge=1)
+    prompts: tuple[SourceConfig, ...] = Field(min_length=1)
+    models: dict[str, ModelConfig] = Field(min_length=1)
+    policy: PolicyConfig
+    critic: CriticConfig
+    judge: JudgeConfig
+    pairs: PairsConfig = PairsConfig()
+    sft: TrainingConfig | None = None
+    dpo: TrainingConfig | None = None
+    evaluate: EvaluateConfig | None = None
+    ray: RayConfig | None = None
+
+    @field_validator("models")
+    @classmethod
+    def _safe_names(cls, models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
+        for name in models:
+            if NAME.fullmatch(name) is None:
+                raise ValueError(
+                    f"{name!r} cannot be part of a folder's name; use letters, digits, '.', '_' and '-', "
+                    "and begin with a letter or digit"
+                )
+        return models
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        roles = [("policy.model", self.policy.model), ("critic.model", self.critic.model)]
+        for role, name in (*roles, *((self.judge.kind, name) for name in self.judge.judges)):
+            if name not in self.models:
+                raise ValueError(f"{role}: {name!r} is not under 'models' ({', '.join(self.models)})")
+        if self.recipe == "paper" and (self.sft is None or self.dpo is None):
+            raise ValueError(
+                "recipe 'paper' samples from the SFT model, so it needs both 'sft' and 'dpo' sections"
+            )
+        policy = self.models[self.policy.model]
+        if (self.sft or self.dpo) and policy.backend != "vllm":
+            raise ValueError("sft/dpo train the policy's weights; give the policy a vllm model, or drop both")
+        if (self.sft or self.dpo) and (self.evaluate or self.recipe == "paper") and policy.managed is None:
+            raise ValueError(
+                f"models.{self.policy.model}: a trained policy is served again, to be sampled or evaluated; "
+                "give it 'managed' instead of 'endpoint'"
+            )
+        if taken := {"sft", "dpo"} & set(self.models):
+            raise ValueError(
+                f"models: the name {min(taken)!r} is kept for the trained policy; choose another"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _different_judges(self) -> RunConfig:
+        seen: dict[tuple[str, Path], str] = {}
+        for name in self.judge.judges:
+            model = self.models[name]
+            first = seen.setdefault((model.backend, Path(model.model)), name)
+            if first != name:
+                raise ValueError(
+                    f"{self.judge.kind}: {first!r} and {name!r} are one model ({model.backend} {model.model}), "
+                    f"and would only repeat each other; take another model for {name!r}, or leave it out"
+                )
+        return self
+
+    @property
+    def root(self) -> Path:
+        """The folder of this run."""
+        return Path(self.outputs) / self.name

@@ -1,0 +1,90 @@
+"""Models of a run config: which one, where it answers, how fast it may be asked, what it costs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from cai.config.section import Section
+
+
+class PriceConfig(Section):
+    """US dollars per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached_input: float | None = Field(None, ge=0)
+    cached_write: float | None = Field(None, ge=0)
+
+
+class LimitsConfig(Section):
+    """What the account may ask for in a minute, over all roles that use this model."""
+
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0)
+
+
+class ManagedConfig(Section):
+    """A vLLM engine that the run starts and stops. `args`: vLLM's own flags, without the leading dashes.
+
+    `in_process`: no HTTP between; the engine is driven by the run's own process, on this machine only.
+    """
+
+    args: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    env: dict[str, str] = Field(default_factory=dict)
+    start_timeout_s: float = Field(900, gt=0)
+    in_process: bool = False
+
+
+class ModelConfig(Section):
+    """A model and how to reach it.
+
+    `model`: the provider's name for it, or a local folder with weights. `endpoint`: base URL of an
+    OpenAI-compatible server (vllm) or of a proxy (openai, anthropic); `endpoints`: of several vLLM servers
+    with the same model. `adapter`: folder of a LoRA adapter that a managed engine serves on top of `model`.
+    `api_key_env`: name of the environment variable that holds the key, never the key itself.
+    `max_concurrency`: most calls in flight; in mode `batch`, most requests in one batch. `mode` batch: through
+    the provider's batch API, at its discount, within a day. `logprobs` false: the model gives none, so as a
+    judge it states its confidence.
+    """
+
+    backend: Literal["vllm", "openai", "anthropic"]
+    model: str
+    endpoint: str | None = None
+    endpoints: tuple[str, ...] = ()
+    managed: ManagedConfig | None = None
+    adapter: str | None = None
+    api_key_env: str | None = None
+    max_concurrency: int = Field(64, ge=1)
+    timeout_s: float = Field(300, gt=0)
+    deadline_s: float = Field(900, gt=0)
+    limits: LimitsConfig | None = None
+    mode: Literal["live", "batch"] = "live"
+    logprobs: bool = True
+    price: PriceConfig | None = None
+
+    @model_validator(mode="after")
+    def _reachable(self) -> ModelConfig:
+        ways = [name for name in ("endpoint", "endpoints", "managed") if getattr(self, name)]
+        if self.backend == "vllm" and len(ways) != 1:
+            raise ValueError(
+                "a vllm model needs exactly one of 'endpoint' (a running server), 'endpoints' (several) "
+                "and 'managed'"
+            )
+        if self.backend != "vllm" and self.managed is not None:
+            raise ValueError(f"'managed' starts a vLLM server; backend is {self.backend!r}")
+        if self.backend != "vllm" and self.endpoints:
+            raise ValueError(f"'endpoints' are vLLM servers; backend is {self.backend!r}")
+        if self.adapter is not None and self.managed is None:
+            raise ValueError(
+                "'adapter' is served by a managed engine; a running server has it under a name: give that "
+                "as 'model'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _batched(self) -> ModelConfig:
+        if self.mode == "batch" and self.backend == "vllm":
+            raise ValueError("mode 'batch' is for openai and anthropic; a vLLM server has no batch API")
+        return self
