@@ -24,7 +24,7 @@ from cai.models.chat_format import TOP_LOGPROBS, ChoiceOf, Json, chat_body, deco
 from cai.models.check import require_served
 from cai.models.retry import CONNECT_TIMEOUT_S, AttemptFailed, RetryPolicy, connection_failure, http_failure
 from cai.models.stated import as_json, read_json
-from cai.models.weights import is_weights, weights_digest
+from cai.models.weights import model_identity, served_name
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -38,7 +38,8 @@ class VllmModel:
         self._key = key
         self._session: aiohttp.ClientSession | None = None
         self._token_ids: dict[tuple[str, ...], asyncio.Future[dict[str, str] | None]] = {}
-        self._identity = f"vllm:{weights_digest(config.model) if is_weights(config.model) else config.model}"
+        self._served = served_name(config)
+        self._identity = f"vllm:{model_identity(config)}"
         self._policy = RetryPolicy(
             config.model,
             self._root,
@@ -59,7 +60,7 @@ class VllmModel:
         method = request.method or ("logprobs" if self._config.logprobs else "stated")
         if request.choices and method == "stated":
             return read_json(await self.complete(as_json(request)), request)
-        body = chat_body(request, self._config.model, "max_tokens")
+        body = chat_body(request, self._served, "max_tokens")
         choice_of: ChoiceOf | None = None
         if request.choices:
             body["structured_outputs"] = {"choice": list(request.choices)}
@@ -73,8 +74,8 @@ class VllmModel:
         return await self._policy.call(lambda: self._once(payload, request, choice_of))
 
     async def _once(self, payload: bytes, request: Request, choice_of: ChoiceOf | None) -> Completion:
-        raw = await self._send("POST", "/v1/chat/completions", payload)
-        return read_chat(raw, request, self._config.model, self._config.price, choice_of)
+        raw = await self.send("POST", "/v1/chat/completions", payload)
+        return read_chat(raw, request, self._served, self._config.price, choice_of)
 
     async def _tokens(self, choices: tuple[str, ...]) -> dict[str, str] | None:
         """The choice that each answer token means; None where some choice is not one token of its own."""
@@ -91,7 +92,7 @@ class VllmModel:
             return None
         names: dict[str, str] = {}
         for choice in choices:
-            body = {"model": self._config.model, "prompt": choice, "add_special_tokens": False}
+            body = {"model": self._served, "prompt": choice, "add_special_tokens": False}
             payload = orjson.dumps(body)
             try:
                 tokens = await self._policy.call(lambda payload=payload: self._tokenize(payload))  # type: ignore[misc]
@@ -105,14 +106,17 @@ class VllmModel:
         return names if len(names) == len(choices) else None
 
     async def _tokenize(self, payload: bytes) -> list[int]:
-        reply = decode(await self._send("POST", "/tokenize", payload))
+        reply = decode(await self.send("POST", "/tokenize", payload))
         tokens = reply.get("tokens")
         if not isinstance(tokens, list):
             raise AttemptFailed("malformed", "the reply of /tokenize holds no tokens")
         return tokens
 
-    async def _send(self, method: str, path: str, payload: bytes | None = None) -> bytes:
-        """One HTTP exchange. Raises AttemptFailed for everything but a full 200."""
+    async def send(self, method: str, path: str, payload: bytes | None = None) -> bytes:
+        """One exchange with the engine, as its HTTP API has it. Raises AttemptFailed for all but a full 200.
+
+        The only way to the engine: replicas and an engine in this process have a `send` of their own.
+        """
         if self._session is None:
             self._session = self._open()
         try:
@@ -140,13 +144,13 @@ class VllmModel:
         """List the served models. Raises ProviderError: unreachable, auth or not_found."""
 
         async def served() -> list[str]:
-            reply: Json = decode(await self._send("GET", "/v1/models"))
+            reply: Json = decode(await self.send("GET", "/v1/models"))
             try:
                 return [model["id"] for model in reply["data"]]
             except (KeyError, TypeError) as error:
                 raise AttemptFailed("malformed", f"/v1/models lists no models ({error!r})") from error
 
-        require_served(self._config.model, self._root, await self._policy.call(served))
+        require_served(self._served, self._root, await self._policy.call(served))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -6,9 +6,12 @@ A moved checkpoint keeps its journal; a retrained one, or one with another chat 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+
+from cai.config import ModelConfig
 
 PARTS = (
     "*.safetensors",
@@ -22,7 +25,24 @@ PARTS = (
     "merges.txt",
     "chat_template*",
 )
+ADAPTER_PARTS = ("adapter_config.json", "adapter_model*")  # its tokenizer is not used: the base's is
 HASHING_THREADS = 8
+
+
+def served_name(config: ModelConfig) -> str:
+    """The name under which an engine serves the model: the adapter's where it has one."""
+    return config.adapter or config.model
+
+
+def model_identity(config: ModelConfig) -> str:
+    """What answers, wherever it lies: the digest of local weights, else the name; `+` that of an adapter."""
+    base = weights_digest(config.model) if is_weights(config.model) else config.model
+    return base if config.adapter is None else f"{base}+{adapter_digest(config.adapter)}"
+
+
+def adapter_digest(folder: str) -> str:
+    """32 hex digits over what a LoRA adapter adds to its base."""
+    return _digest(_state(folder, ADAPTER_PARTS))
 
 
 def is_weights(model: str) -> bool:
@@ -32,8 +52,12 @@ def is_weights(model: str) -> bool:
 
 def weights_digest(folder: str) -> str:
     """32 hex digits over names and bytes of the files that make the model; hashed once per state of them."""
-    files = sorted({path for pattern in PARTS for path in Path(folder).glob(pattern) if path.is_file()})
-    return _digest(tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files))
+    return _digest(_state(folder, PARTS))
+
+
+def _state(folder: str, patterns: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+    files = sorted({path for pattern in patterns for path in Path(folder).glob(pattern) if path.is_file()})
+    return tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
 
 
 @lru_cache(maxsize=64)
