@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from rich.console import Console
 
@@ -19,7 +21,9 @@ from cai.report.progress import Board
 
 Endpoints = dict[str, str]
 board = Board(Console(stderr=True))
-_gates: dict[tuple[str, int], asyncio.Semaphore] = {}
+Loop = asyncio.AbstractEventLoop
+_clients: WeakKeyDictionary[Loop, dict[str, _Client]] = WeakKeyDictionary()
+_gates: WeakKeyDictionary[Loop, WeakValueDictionary[str, asyncio.Semaphore]] = WeakKeyDictionary()
 
 
 class _Gated:
@@ -40,16 +44,37 @@ class _Gated:
         await self._model.close()
 
 
+@dataclass
+class _Client:
+    """An open client, and how many blocks use it."""
+
+    model: _Gated
+    users: int = 0
+
+
 @contextlib.asynccontextmanager
 async def opened(config: RunConfig, name: str, endpoints: Endpoints) -> AsyncIterator[ChatModel]:
-    """A client of the model `name`, closed at the end; calls in flight are bounded over all its clients."""
-    limit = config.models[name].max_concurrency
-    gate = _gates.setdefault((name, id(asyncio.get_running_loop())), asyncio.Semaphore(limit))
-    model = open_model(name, config.models[name], endpoint=endpoints.get(name))
+    """A client of the model `name`, shared by all who have it open in this event loop; the last one closes it.
+
+    Calls in flight are bounded by the model's name, over all its clients.
+    """
+    model, endpoint = config.models[name], endpoints.get(name)
+    loop = asyncio.get_running_loop()
+    clients = _clients.setdefault(loop, {})
+    key = f"{name} {endpoint} {model.model_dump_json()}"
+    if key not in clients:
+        gates = _gates.setdefault(loop, WeakValueDictionary())
+        gate = gates.setdefault(name, asyncio.Semaphore(model.max_concurrency))
+        clients[key] = _Client(_Gated(open_model(name, model, endpoint=endpoint), gate))
+    client = clients[key]
+    client.users += 1
     try:
-        yield _Gated(model, gate)
+        yield client.model
     finally:
-        await model.close()
+        client.users -= 1
+        if not client.users:
+            del clients[key]
+            await client.model.close()
 
 
 @contextlib.asynccontextmanager

@@ -10,10 +10,11 @@ import pytest
 
 from cai.config import RunConfig
 from cai.errors import ProviderError, ServerError
-from cai.models.base import Request
+from cai.models.base import ChatModel, Request
 from cai.rows import Message
-from cai.serving import on_demand
+from cai.serving import on_demand, opened
 from tests.flows.small import small_config
+from tests.wire import wire_server
 
 pytestmark = pytest.mark.anyio
 STAND_IN = """
@@ -105,3 +106,24 @@ async def test_all_who_wait_for_a_server_hear_why_it_did_not_start(
         assert all(isinstance(error, ServerError) for error in heard)
         assert len({str(error) for error in heard}) == 1 and "no room for the weights" in str(heard[0])
         assert served(capsys) == ["broken"]
+
+
+async def test_shards_share_one_client_and_one_bound(tmp_path: Path) -> None:
+    """Connections stay open between shards, calls are bounded over all of them, and the last shard closes."""
+    async with wire_server(delay_s=0.02) as server:
+        toy = {"backend": "vllm", "model": "toy", "endpoint": server.url, "max_concurrency": 3}
+        config = RunConfig.model_validate(small_config(tmp_path, server.url, models={"toy": toy}))
+
+        async def shard(number: int) -> ChatModel:
+            async with opened(config, "toy", {}) as model:
+                for turn in range(4):
+                    await asyncio.gather(*(model.complete(say(f"{number} {turn} {n}")) for n in range(4)))
+                return model
+
+        models = await asyncio.gather(*(shard(number) for number in range(5)))
+        assert len(set(map(id, models))) == 1
+        assert (server.calls, server.peak, server.connections) == (80, 3, 3)
+        async with opened(config, "toy", {}) as later:
+            assert later is not models[0] and (await later.complete(say())).text
+        with pytest.raises(RuntimeError, match="closed"):
+            await models[0].complete(say("a client that nobody has open"))

@@ -69,6 +69,12 @@ class Wire:
     calls: int = 0
     peak: int = 0
     in_flight: int = 0
+    peers: set[tuple[str, int]] = field(default_factory=set)
+
+    @property
+    def connections(self) -> int:
+        """How many connections generation calls came over."""
+        return len(self.peers)
 
     @property
     def openai_url(self) -> str:
@@ -213,6 +219,8 @@ class _World:
         body = orjson.loads(await request.read())
         wire, number = self._wire, self._wire.calls
         wire.calls += 1
+        if request.transport is not None:
+            wire.peers.add(request.transport.get_extra_info("peername"))
         wire.requests.append(body)
         wire.headers.append(dict(request.headers))
         wire.in_flight += 1
