@@ -25,6 +25,13 @@ def price_list() -> dict[str, PriceConfig]:
     return {name: PriceConfig.model_validate(price) for name, price in data["models"].items()}
 
 
+@cache
+def batch_discount(backend: str) -> float:
+    """The share of the price that requests through a provider's batch API do not cost; 0 where there is none."""
+    data = yaml.safe_load(PRICES.read_text(encoding="utf-8"))
+    return float(data["batch_discount"].get(backend, 0.0))
+
+
 def list_price(model: str) -> PriceConfig | None:
     """The list price of a hosted model or of a dated snapshot of it; None where it is not listed."""
     prices = price_list()
