@@ -24,7 +24,8 @@ from rich.console import Console
 
 from cai.cli.common import print_json
 from cai.errors import ServerError
-from cai.models.managed import SUPERVISOR, last_words
+from cai.models.engine import last_words
+from cai.models.managed import SUPERVISOR
 from cai.models.supervise import GRACE_S
 from cai.report.tables import plain
 from flows.deployments import deployment_of, put, row_of

@@ -21,7 +21,8 @@ from cai.embedded import MODEL_DIR
 from cai.errors import ConfigError, ProviderError, ServerError
 from cai.models import managed, open_model, probe
 from cai.models.base import Request
-from cai.models.managed import last_words, managed_server
+from cai.models.engine import last_words
+from cai.models.managed import managed_server
 from cai.models.weights import weights_digest
 from cai.rows import Message
 
@@ -40,7 +41,9 @@ parser = argparse.ArgumentParser(prog="api_server.py")
 for name in ("model", "served-model-name", "host", "structured-outputs-config"):
     parser.add_argument("--" + name)
 parser.add_argument("--port", type=int)
-parser.add_argument("--enable-chunked-prefill", action=argparse.BooleanOptionalAction)
+switches = ("chunked-prefill", "prefix-caching", "prompt-tokens-details")
+for name in (*(f"enable-{switch}" for switch in switches), "disable-uvicorn-access-log"):
+    parser.add_argument("--" + name, action=argparse.BooleanOptionalAction)
 parser.add_argument("--mood", default="good")
 args = parser.parse_args()
 print("arguments", sys.argv[1:], "key", bool(os.environ["VLLM_API_KEY"]), flush=True)

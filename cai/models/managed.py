@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import os
-import re
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,19 +27,12 @@ import aiohttp
 
 from cai.config import ManagedConfig
 from cai.errors import ConfigError, ProviderError, ServerError
+from cai.models.engine import died, engine_environment, engine_flags, too_slow
 from cai.models.supervise import GRACE_S
-from cai.models.weights import is_weights
 
+SERVER = "vllm.entrypoints.openai.api_server"  # the `vllm` command fails with its CPU package
 SUPERVISOR = Path(__file__).with_name("supervise.py")
-RESERVED = frozenset({"model", "served-model-name", "api-key"})
 POLL_S = 0.25
-LOG_TAIL = 65536
-LINE_CHARS = 300
-# a weak model fills constrained JSON with whitespace until the limit, and no field of a request stops it
-STRUCTURED = '{"backend": "xgrammar", "disable_any_whitespace": true}'
-TELLING = re.compile(r"(\w+(Error|Exception)|\berror|Killed|Out of memory)\b.*: ?\S")
-HOLLOW = re.compile(r"See root cause above|Traceback|raise \w|During handling")
-PREFIX = re.compile(r"^(\(\w+ pid=\d+\) )?((ERROR|WARNING|CRITICAL) [\d-]+ [\d:]+ \[[^\]]*\] ?)?")
 _keys: dict[str, str] = {}
 
 
@@ -62,23 +52,28 @@ class _Server:
 
     def died(self, when: str) -> ServerError:
         """The error for a server that is not there any more, with its own last words."""
-        words = last_words(self.log_path, self.log_start)
-        return ServerError(f"{self.model}: the vLLM server died {when}: {words} (log: {self.log_path})")
+        return died(self.model, "server", when, self.log_path, self.log_start)
 
 
 @contextlib.asynccontextmanager
-async def managed_server(model: str, config: ManagedConfig, log_path: Path) -> AsyncIterator[str]:
+async def managed_server(
+    model: str, config: ManagedConfig, log_path: Path, adapters: Sequence[str] = ()
+) -> AsyncIterator[str]:
     """Serve `model` (a folder of weights, or a name on the hub) with vLLM; yields the endpoint's base URL.
 
-    Raises ConfigError for a port in use or vLLM missing, ServerError when the server does not come up in
-    `start_timeout_s`, or has died by the time that the block fails.
+    `adapters`: folders of LoRA adapters, each served under its own path as the name. Raises ConfigError for a
+    port in use or vLLM missing, ServerError when the server does not come up in `start_timeout_s`, or has
+    died by the time that the block fails.
     """
     host, port = _address(config)
-    endpoint = f"http://{host}:{port}/v1"
+    reached = "127.0.0.1" if host == "0.0.0.0" else host
+    endpoint = f"http://{reached}:{port}/v1"
     key = secrets.token_urlsafe(24)
-    server = _start(_command(model, config, host, port), _environment(model, config, key), model, log_path)
+    flags = engine_flags(model, config, adapters, {"host": host, "port": port})
+    env = {**os.environ, **engine_environment(model, config), "VLLM_API_KEY": key}
+    server = _start([sys.executable, "-m", SERVER, *flags], env, model, log_path)
     try:
-        await _healthy(server, f"http://{host}:{port}/health", config.start_timeout_s)
+        await _healthy(server, f"http://{reached}:{port}/health", config.start_timeout_s)
         _keys[endpoint] = key
         yield endpoint
     except ProviderError as error:
@@ -103,54 +98,7 @@ def _address(config: ManagedConfig) -> tuple[str, int]:
                 "choose another one, or leave port out to get a free one"
             ) from error
         port: int = probe.getsockname()[1]
-    return ("127.0.0.1" if host == "0.0.0.0" else host), port
-
-
-def _command(model: str, config: ManagedConfig, host: str, port: int) -> list[str]:
-    if importlib.util.find_spec("vllm") is None:
-        raise ConfigError("vLLM is not installed; install cai[vllm], or run cai/install.py without a GPU")
-    if not is_weights(model) and (model.startswith(("/", ".", "~")) or Path(model).is_dir()):
-        raise ConfigError(f"{model}: no folder with a model in it (no config.json)")
-    args = {name.lstrip("-").replace("_", "-"): value for name, value in config.args.items()}
-    if taken := RESERVED & args.keys():
-        raise ConfigError(f"managed.args: {', '.join(sorted(taken))} is set by the run; leave it out")
-    fixed: dict[str, str | int | float | bool] = {
-        "model": model,
-        "served-model-name": model,
-        "host": host,
-        "structured-outputs-config": STRUCTURED,
-    }
-    if not has_gpu():
-        # vLLM rewinds the generator of a seeded request after a partial prefill; a CPU generator cannot
-        fixed["enable-chunked-prefill"] = False
-    args = {**fixed, **args, "port": port}
-    flags: list[str] = []
-    for name, value in args.items():
-        if isinstance(value, bool):
-            flags.append(f"--{name}" if value else f"--no-{name}")
-        else:
-            flags += [f"--{name}", str(value)]
-    return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags]
-
-
-def _environment(model: str, config: ManagedConfig, key: str) -> dict[str, str]:
-    """The server's environment: this process's, what a machine without a GPU needs, then the config's."""
-    defaults = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    if not has_gpu():
-        memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-        defaults |= {
-            "VLLM_TARGET_DEVICE": "cpu",
-            "VLLM_CPU_KVCACHE_SPACE": str(max(1, min(8, int(memory_gb / 16)))),
-        }
-    if is_weights(model):
-        defaults |= {"HF_HUB_OFFLINE": "1"}
-    return {**os.environ, **defaults, **config.env, "VLLM_API_KEY": key}
-
-
-def has_gpu() -> bool:
-    """True where an NVIDIA or AMD device is visible; cheap, without torch."""
-    devices = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
-    return any(device.exists() for device in devices) or shutil.which("nvidia-smi") is not None
+    return host, port
 
 
 def _start(command: list[str], env: dict[str, str], model: str, log_path: Path) -> _Server:
@@ -178,10 +126,7 @@ async def _healthy(server: _Server, url: str, timeout_s: float) -> None:
                     if response.status == 200:
                         return
             if time.monotonic() > deadline:
-                raise ServerError(
-                    f"{server.model}: the vLLM server was not ready after {timeout_s:g} s; raise "
-                    f"start_timeout_s, or see what it waits for in {server.log_path}"
-                )
+                raise too_slow(server.model, "server", timeout_s, server.log_path)
             await asyncio.sleep(POLL_S)
     raise server.died("before it was ready")
 
@@ -198,15 +143,3 @@ async def _stop(process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def last_words(log_path: Path, start: int = 0) -> str:
-    """The last line of a log, from byte `start`, that tells why a server ended; else just its last line."""
-    with log_path.open("rb") as log:
-        size = log.seek(0, os.SEEK_END)
-        log.seek(max(start, size - LOG_TAIL))
-        text = log.read().decode("utf-8", "replace")
-    lines = [PREFIX.sub("", line).strip() for line in text.splitlines()]
-    telling = [line for line in lines if TELLING.search(line) and not HOLLOW.search(line)]
-    last = next(iter(reversed(telling or [line for line in lines if line])), "it wrote nothing")
-    return last[:LINE_CHARS]
