@@ -50,6 +50,10 @@ class Refused(ParseError):
     """The model (or the provider's filter) declined to answer; asking again would only be declined again."""
 
 
+class BatchError(CaiError):
+    """A provider refused a batch as a whole, lost it, or cannot be asked about it; the message says how to go on."""
+
+
 ProviderErrorKind = Literal[
     "auth",  # 401/403: the key is missing or wrong; stops the run
     "not_found",  # 404: wrong model name or endpoint; stops the run

@@ -61,11 +61,12 @@ async def opened(config: RunConfig, name: str, endpoints: Endpoints) -> AsyncIte
     model, endpoint = config.models[name], endpoints.get(name)
     loop = asyncio.get_running_loop()
     clients = _clients.setdefault(loop, {})
-    key = f"{name} {endpoint} {model.model_dump_json()}"
+    key = f"{config.root} {name} {endpoint} {model.model_dump_json()}"
     if key not in clients:
         gates = _gates.setdefault(loop, WeakValueDictionary())
         gate = gates.setdefault(name, asyncio.Semaphore(model.max_concurrency))
-        clients[key] = _Client(_Gated(open_model(name, model, endpoint=endpoint), gate))
+        opened_model = open_model(name, model, endpoint=endpoint, folder=config.root, say=board.say)
+        clients[key] = _Client(_Gated(opened_model, gate))
     client = clients[key]
     client.users += 1
     try:
@@ -139,7 +140,9 @@ class Models:
                 await self.drop(other)
         async with self._lock, contextlib.AsyncExitStack() as undo:
             endpoints = await undo.enter_async_context(serving(self._config, [name]))
-            client = open_model(name, model, endpoint=endpoints.get(name))
+            client = open_model(
+                name, model, endpoint=endpoints.get(name), folder=self._config.root, say=board.say
+            )
             undo.push_async_callback(client.close)
             self._open[name] = undo.pop_all()
         return client

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from cai.config.section import Section
+
+BATCHED = 10_000  # requests in flight in mode batch, unless the config says otherwise
 
 
 class PriceConfig(Section):
@@ -44,9 +46,10 @@ class ModelConfig(Section):
     OpenAI-compatible server (vllm) or of a proxy (openai, anthropic); `endpoints`: of several vLLM servers
     with the same model. `adapter`: folder of a LoRA adapter that a managed engine serves on top of `model`.
     `api_key_env`: name of the environment variable that holds the key, never the key itself.
-    `max_concurrency`: most calls in flight; in mode `batch`, most requests in one batch. `mode` batch: through
-    the provider's batch API, at its discount, within a day. `logprobs` false: the model gives none, so as a
-    judge it states its confidence.
+    `max_concurrency`: most calls in flight; in mode `batch`, most requests in open batches, 10,000 unless set.
+    `mode` batch: through the provider's batch API, at its discount, each batch within a day; `timeout_s` and
+    `deadline_s` are of live calls. `price`: of live calls; the discount comes on top. `logprobs` false: the model
+    gives none, so as a judge it states its confidence.
     """
 
     backend: Literal["vllm", "openai", "anthropic"]
@@ -83,8 +86,17 @@ class ModelConfig(Section):
             )
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _many_at_once(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("mode") == "batch":
+            return {"max_concurrency": BATCHED} | data
+        return data
+
     @model_validator(mode="after")
     def _batched(self) -> ModelConfig:
+        if self.mode == "batch" and self.limits is not None:
+            raise ValueError("'limits' are of live calls; leave them out in mode 'batch'")
         if self.mode == "batch" and self.backend == "vllm":
             raise ValueError("mode 'batch' is for openai and anthropic; a vLLM server has no batch API")
         return self

@@ -6,6 +6,7 @@ A backend's module, and with it the vendor's SDK, is imported when a model of it
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from cai.config import ModelConfig
 from cai.errors import ConfigError
