@@ -16,12 +16,24 @@ from cai.models.check import api_key, check_model, check_sampling, probe
 __all__ = ["check_model", "check_sampling", "open_model", "probe"]
 
 
-def open_model(name: str, config: ModelConfig, *, endpoint: str | None = None) -> ChatModel:
+def open_model(
+    name: str,
+    config: ModelConfig,
+    *,
+    endpoint: str | None = None,
+    folder: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> ChatModel:
     """The model `name` of a run config, ready for calls; close it in the event loop that used it.
 
-    `endpoint`: where a managed server listens; goes before the config's. Raises ConfigError (missing key).
+    `endpoint`: where a managed server listens; goes before the config's. `folder`: of the run, and `say`: takes lines
+    about what is waited for; both for mode batch. Raises ConfigError (missing key).
     """
     try:
+        if config.mode == "batch":
+            from cai.models.batch import open_batch
+
+            return open_batch(name, config, endpoint or config.endpoint, folder, say)
         return BACKENDS[config.backend](config, endpoint or config.endpoint)
     except ConfigError as error:
         raise ConfigError(f"models.{name}: {error}") from error
