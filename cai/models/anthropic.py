@@ -6,17 +6,28 @@ probabilities are *stated* or counted from samples; see `cai.models.stated`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import orjson
 from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic, DefaultAioHttpClient, Timeout
-from httpx2 import Limits
+from httpx2 import Limits, Response
 
 from cai.config import ModelConfig
 from cai.models.base import Completion, Request, Usage, require_logprobs
 from cai.models.chat_format import Json, decode
 from cai.models.check import KEY_ENV, api_key, check_sampling, require_served
 from cai.models.cost import cost
-from cai.models.retry import CONNECT_TIMEOUT_S, AttemptFailed, RetryPolicy, connection_failure, http_failure
+from cai.models.pace import pacer_of
+from cai.models.retry import (
+    CONNECT_TIMEOUT_S,
+    KEEP_ALIVE_S,
+    AttemptFailed,
+    RetryPolicy,
+    connection_failure,
+    http_failure,
+)
+from cai.models.shared_prefix import SharedPrefixes
 from cai.models.stated import as_json, read_json
 from cai.rows import FinishReason
 
@@ -42,7 +53,9 @@ class AnthropicModel:
             base_url=endpoint,
             max_retries=0,
             timeout=Timeout(config.timeout_s, connect=CONNECT_TIMEOUT_S),
-            http_client=DefaultAioHttpClient(limits=Limits(max_connections=config.max_concurrency)),
+            http_client=DefaultAioHttpClient(
+                limits=Limits(max_connections=config.max_concurrency, keepalive_expiry=KEEP_ALIVE_S)
+            ),
         )
         self._endpoint = str(self._client.base_url)
         self._policy = RetryPolicy(
@@ -52,7 +65,9 @@ class AnthropicModel:
             deadline_s=config.deadline_s,
             key=key,
             key_env=config.api_key_env or KEY_ENV["anthropic"],
+            pacer=partial(pacer_of, config, self._endpoint),
         )
+        self._prefixes = SharedPrefixes()
 
     @property
     def identity(self) -> str:
@@ -65,17 +80,24 @@ class AnthropicModel:
         require_logprobs(self._config, request.method)
         if request.choices:
             return read_json(await self.complete(as_json(request)), request)
-        body = message_body(request, self._config.model)
-        return await self._policy.call(lambda: self._once(body))
+        body, prefix = self._prefixes.marked(message_body(request, self._config.model))
+        payload = orjson.dumps(body)
+        completion = await self._policy.call(lambda: self._once(payload), request)
+        if prefix is not None:
+            prefix.answered(completion.usage)
+        return completion
 
-    async def _once(self, body: dict[str, Any]) -> Completion:
+    async def _once(self, payload: bytes) -> Completion:
+        sent = self._policy.pacer.sent
         try:
-            raw = await self._client.messages.with_raw_response.create(**body)
+            raw = await self._client.post("/v1/messages", cast_to=Response, content=payload)
         except APIStatusError as error:
+            self._policy.pacer.heed(error.response.headers, sent)
             raise http_failure(error.status_code, error.response.headers, error.response.text) from error
         except APIConnectionError as error:
             raise connection_failure(error) from error
-        return read_message(await raw.read(), self._config)
+        self._policy.pacer.heed(raw.headers, sent)
+        return read_message(raw.content, self._config)
 
     async def probe(self) -> None:
         """List the models: a free call. Raises ProviderError: unreachable, auth or not_found."""
@@ -143,4 +165,5 @@ def _usage(usage: Json) -> Usage:
         prompt_tokens=(usage.get("input_tokens") or 0) + cached + written,
         completion_tokens=usage.get("output_tokens") or 0,
         cached_tokens=cached,
+        cached_write_tokens=written,
     )

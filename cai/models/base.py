@@ -46,11 +46,15 @@ class Request(Row):
 
 
 class Usage(Row):
-    """Tokens of one call as the provider counts them; `cached_tokens` are part of `prompt_tokens`."""
+    """Tokens of one call as the provider counts them.
+
+    Part of `prompt_tokens` are `cached_tokens`, read from a prompt cache, and `cached_write_tokens`, written to it.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    cached_write_tokens: int = 0
 
 
 class Completion(Row):

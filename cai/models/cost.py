@@ -15,6 +15,7 @@ from cai.config import PriceConfig
 from cai.models.base import Usage
 
 PRICES = Path(__file__).with_name("prices.yaml")
+CACHE_WRITE = 1.25  # times the input price, where a price does not say: Anthropic's factor for five minutes
 SNAPSHOT = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})$")
 
 
@@ -44,6 +45,8 @@ def cost(usage: Usage, model: str, price: PriceConfig | None) -> float | None:
     if price is None:
         return None
     cached = price.input if price.cached_input is None else price.cached_input
-    fresh = usage.prompt_tokens - usage.cached_tokens
-    dollars = fresh * price.input + usage.cached_tokens * cached + usage.completion_tokens * price.output
+    written = price.input * CACHE_WRITE if price.cached_write is None else price.cached_write
+    fresh = usage.prompt_tokens - usage.cached_tokens - usage.cached_write_tokens
+    dollars = fresh * price.input + usage.cached_tokens * cached + usage.cached_write_tokens * written
+    dollars += usage.completion_tokens * price.output
     return dollars / 1e6

@@ -3,20 +3,32 @@
 A choice is read from the logprobs of the answer's first token. Models that give none (OpenAI's reasoning
 families) need `logprobs: false` in their config: they then state an answer and a confidence as JSON. So is a
 choice asked for wherever the request wants it stated, or as one of several samples.
+
+The SDK is handed the finished bytes of a call and gives back the raw response: to walk the body through its
+types, and the reply through its models, would take a good part of the CPU time of the whole call.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from urllib.parse import urlsplit
 
-from httpx2 import Limits
+import orjson
+from httpx2 import Limits, Response
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHttpClient, Timeout
 
 from cai.config import ModelConfig
 from cai.models.base import Completion, Request, require_logprobs
 from cai.models.chat_format import chat_body, read_chat
 from cai.models.check import KEY_ENV, api_key, require_served
-from cai.models.retry import CONNECT_TIMEOUT_S, RetryPolicy, connection_failure, http_failure
+from cai.models.pace import pacer_of
+from cai.models.retry import (
+    CONNECT_TIMEOUT_S,
+    KEEP_ALIVE_S,
+    RetryPolicy,
+    connection_failure,
+    http_failure,
+)
 from cai.models.stated import as_json, read_json
 
 HOSTED = "api.openai.com"
@@ -33,7 +45,9 @@ class OpenAIModel:
             base_url=endpoint,
             max_retries=0,
             timeout=Timeout(config.timeout_s, connect=CONNECT_TIMEOUT_S),
-            http_client=DefaultAioHttpClient(limits=Limits(max_connections=config.max_concurrency)),
+            http_client=DefaultAioHttpClient(
+                limits=Limits(max_connections=config.max_concurrency, keepalive_expiry=KEEP_ALIVE_S)
+            ),
         )
         self._endpoint = str(self._client.base_url)
         hosted = urlsplit(self._endpoint).hostname == HOSTED
@@ -45,6 +59,7 @@ class OpenAIModel:
             deadline_s=config.deadline_s,
             key=key,
             key_env=config.api_key_env or KEY_ENV["openai"],
+            pacer=partial(pacer_of, config, self._endpoint),
         )
 
     @property
@@ -57,16 +72,19 @@ class OpenAIModel:
         require_logprobs(self._config, request.method)
         if request.choices and (request.method in ("stated", "samples") or not self._config.logprobs):
             return read_json(await self.complete(as_json(request)), request)
-        body = chat_body(request, self._config.model, self._limit_field)
-        return await self._policy.call(lambda: self._once(body, request))
+        payload = orjson.dumps(chat_body(request, self._config.model, self._limit_field))
+        return await self._policy.call(lambda: self._once(payload, request), request)
 
-    async def _once(self, body: dict[str, object], request: Request) -> Completion:
+    async def _once(self, payload: bytes, request: Request) -> Completion:
+        sent = self._policy.pacer.sent
         try:
-            raw = await self._client.chat.completions.with_raw_response.create(**body)  # type: ignore[call-overload]
+            raw = await self._client.post("/chat/completions", cast_to=Response, content=payload)
         except APIStatusError as error:
+            self._policy.pacer.heed(error.response.headers, sent)
             raise http_failure(error.status_code, error.response.headers, error.response.text) from error
         except APIConnectionError as error:
             raise connection_failure(error) from error
+        self._policy.pacer.heed(raw.headers, sent)
         return read_chat(raw.content, request, self._config.model, self._config.price)
 
     async def probe(self) -> None:

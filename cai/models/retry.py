@@ -5,115 +5,53 @@ decides: only failures that may pass are tried again, after exponential backoff 
 the `Retry-After` that the server asked for, and never beyond the deadline of the call. A 429 costs time
 only, not an attempt: being early is not being wrong. The SDKs' own retries are off, so nothing multiplies.
 
+Every attempt goes through the model's `Pacer`, and holds a place there only while it is under way: a call
+that waits out a `Retry-After` stands in nobody's way. What it waits for its turn is no part of the deadline.
+A good first attempt costs no machinery; tenacity comes in with the first failure.
+
 What leaves here is a ProviderError of one line without any key in it, even where a server echoes the key.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
-import math
 import random
-import re
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar
 
-import aiohttp
-import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from cai.errors import ProviderError, ProviderErrorKind
+from cai.models.base import Completion, Request
+from cai.models.failures import (
+    PASSING,
+    AttemptFailed,
+    Why,
+    connection_failure,
+    http_failure,
+    retry_after,
+)
+from cai.models.pace import Pacer, unpaced
+
+__all__ = ["AttemptFailed", "RetryPolicy", "Why", "connection_failure", "http_failure", "retry_after"]
 
 T = TypeVar("T")
-BASE_S = 1.0
+BASE_S = 0.25  # the mean first wait is half of it: short beside a reply, and doubled with every failure
 CAP_S = 30.0
 CONNECT_TIMEOUT_S = 20.0
-ATTEMPTS = 6
+KEEP_ALIVE_S = 30.0  # an idle connection; well below the minute or so after which servers close it
+ATTEMPTS = 8  # some 16 s of waits on average, so that a server that restarts is outlived
 FEW_ATTEMPTS = 3  # nobody listens, or the reply is not the protocol: more of the same rarely helps
 DETAIL_CHARS = 300
 
-Passing = Literal["rate_limit", "transient", "refused", "malformed"]
-Final = Literal["auth", "not_found", "bad_request", "context_length"]
-Why = Passing | Final
-PASSING: frozenset[str] = frozenset(get_args(Passing))
-TOO_LONG = re.compile(
-    r"context.length|maximum context|max_model_len|context window|(prompt|input) is too long", re.IGNORECASE
-)
-LOST = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError)
-NO_CREDIT = re.compile(r"insufficient_quota|credit balance|billing_hard_limit", re.IGNORECASE)
 
-
-class AttemptFailed(Exception):
-    """One attempt failed. `retry_after`: seconds that the server asks to wait."""
-
-    def __init__(self, why: Why, detail: str, retry_after: float | None = None) -> None:
-        super().__init__(detail)
-        self.why = why
-        self.retry_after = retry_after
-
-
-def http_failure(status: int, headers: Mapping[str, str], body: str) -> AttemptFailed:
-    """What an HTTP error status means. `headers` must look names up without regard to case."""
-    detail = f"HTTP {status}: {_server_message(body)}"
-    if status == 402 or (status in (403, 429) and NO_CREDIT.search(body)):
-        return AttemptFailed("auth", f"{detail} (the account has no credit left)")
-    if status == 429:
-        return AttemptFailed("rate_limit", detail, retry_after(headers))
-    if status in (408, 409) or status >= 500:
-        return AttemptFailed("transient", detail, retry_after(headers))
-    if status in (401, 403):
-        return AttemptFailed("auth", detail)
-    if status == 404:
-        return AttemptFailed("not_found", detail)
-    too_long = status == 413 or TOO_LONG.search(body)
-    return AttemptFailed("context_length" if too_long else "bad_request", detail)
-
-
-def connection_failure(error: BaseException) -> AttemptFailed:
-    """What a broken connection means; the SDKs' aiohttp transport hides the cause behind a timeout."""
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            return AttemptFailed("refused", str(link))
-        if isinstance(link, LOST):
-            return AttemptFailed("transient", f"connection lost: {link}")
-        link = link.__cause__ or link.__context__
-    return AttemptFailed("transient", str(error) or type(error).__name__)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a response asks to wait (`retry-after-ms`, `Retry-After` in seconds or as a date)."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers[name]) * unit
-        except (KeyError, ValueError):
-            continue
-        return max(0.0, seconds) if not math.isnan(seconds) else None
-    try:
-        date = email.utils.parsedate_to_datetime(headers["retry-after"])
-    except (KeyError, ValueError):
-        return None
-    return max(0.0, date.timestamp() - time.time())
-
-
-def _server_message(body: str) -> str:
-    """The human sentence of an error body: `error.message` of all three protocols, else the body's text."""
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return body.strip() or "no text"
-    error = data.get("error", data) if isinstance(data, dict) else data
-    message = error.get("message", error) if isinstance(error, dict) else error
-    return message if isinstance(message, str) else orjson.dumps(message).decode()
-
-
-@dataclass
+@dataclass(slots=True)
 class _Call:
     """What one call has used up so far. `ends`: its deadline on the event loop's clock."""
 
-    ends: float
+    request: Request | None
+    ends: float = 0.0
     attempts: int = 0
     spent: int = 0
 
@@ -125,37 +63,87 @@ class RetryPolicy:
     """Runs the attempts of a call, and words the error of the last one.
 
     `timeout_s` bounds one attempt, `deadline_s` the call with all its waits. `key` is what must never
-    appear in a message, `key_env` the variable to name instead.
+    appear in a message, `key_env` the variable to name instead. `pacer`: gives the pacer that all clients of
+    the model share in the running event loop.
     """
 
     def __init__(
-        self, model: str, endpoint: str, *, timeout_s: float, deadline_s: float, key: str, key_env: str
+        self,
+        model: str,
+        endpoint: str,
+        *,
+        timeout_s: float,
+        deadline_s: float,
+        key: str,
+        key_env: str,
+        pacer: Callable[[], Pacer] = unpaced,
     ) -> None:
         self._name = f"{model} at {endpoint}"
         self._timeout_s = timeout_s
         self._deadline_s = deadline_s
         self._key = key
         self._key_env = key_env
+        self._pacer_of_loop = pacer
+        self._pacer: Pacer | None = None
         self._reached = False
 
-    async def call(self, once: Callable[[], Awaitable[T]]) -> T:
-        """The result of `once`, tried again while that can help. Raises ProviderError when it cannot."""
-        call = _Call(asyncio.get_running_loop().time() + self._deadline_s)
+    @property
+    def pacer(self) -> Pacer:
+        """The pacer of the calls; only in an event loop, and then always of this one."""
+        if self._pacer is None:
+            self._pacer = self._pacer_of_loop()
+        return self._pacer
+
+    async def call(self, once: Callable[[], Awaitable[T]], request: Request | None = None) -> T:
+        """The result of `once`, tried again while that can help. Raises ProviderError when it cannot.
+
+        `request`: what is asked, for limits on tokens; None for calls that generate nothing.
+        """
+        call = _Call(request)
+        try:
+            return await self._attempt(once, call)
+        except AttemptFailed as failure:
+            first = failure
+        return await self._again(once, call, first)
+
+    async def _attempt(self, once: Callable[[], Awaitable[T]], call: _Call) -> T:
+        loop, pacer = asyncio.get_running_loop(), self.pacer
+        asked = loop.time()
+        sent = await pacer.enter(call.request)
+        begun = loop.time()
+        call.ends = begun + self._deadline_s if not call.attempts else call.ends + (begun - asked)
+        call.attempts += 1
+        limit = min(self._timeout_s, call.ends - begun)
+        congested: bool | None = None
+        try:
+            async with asyncio.timeout(limit):
+                result = await once()
+            congested = False
+        except TimeoutError as error:
+            congested = True
+            call.spent += 1
+            raise AttemptFailed("transient", f"no reply within {limit:.3g} s") from error
+        except AttemptFailed as failure:
+            congested = failure.congested
+            call.spent += failure.why != "rate_limit"
+            raise
+        finally:
+            pacer.leave(sent, congested)
+        self._reached = True
+        if isinstance(result, Completion):
+            pacer.settle(sent, result.usage)
+        return result
+
+    async def _again(self, once: Callable[[], Awaitable[T]], call: _Call, first: AttemptFailed) -> T:
+        """Go on after the first failure, which counts as the first attempt."""
+        begin: AttemptFailed | None = first
 
         async def attempt() -> T:
-            call.attempts += 1
-            limit = min(self._timeout_s, call.left())
-            try:
-                async with asyncio.timeout(limit):
-                    result = await once()
-            except TimeoutError as error:
-                call.spent += 1
-                raise AttemptFailed("transient", f"no reply within {limit:.3g} s") from error
-            except AttemptFailed as failure:
-                call.spent += failure.why != "rate_limit"
-                raise
-            self._reached = True
-            return result
+            nonlocal begin
+            if begin is not None:
+                failure, begin = begin, None
+                raise failure
+            return await self._attempt(once, call)
 
         def stop(state: RetryCallState) -> bool:
             return self._exhausted(_failure(state).why, call) or state.upcoming_sleep >= call.left()

@@ -12,6 +12,7 @@ What a request leaves open (temperature, top_p) the server takes from the model'
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,6 +23,7 @@ from cai.errors import ProviderError
 from cai.models.base import Completion, Request, require_logprobs
 from cai.models.chat_format import TOP_LOGPROBS, ChoiceOf, Json, chat_body, decode, read_chat
 from cai.models.check import require_served
+from cai.models.pace import pacer_of
 from cai.models.retry import CONNECT_TIMEOUT_S, AttemptFailed, RetryPolicy, connection_failure, http_failure
 from cai.models.stated import as_json, read_json
 from cai.models.weights import model_identity, served_name
@@ -47,6 +49,7 @@ class VllmModel:
             deadline_s=config.deadline_s,
             key=key,
             key_env=config.api_key_env or "the variable that api_key_env names",
+            pacer=partial(pacer_of, config, self._root),
         )
 
     @property
@@ -71,7 +74,7 @@ class VllmModel:
                     body |= {"logprob_token_ids": ids, "return_tokens_as_token_ids": True}
                     choice_of = tokens.get
         payload = orjson.dumps(body)
-        return await self._policy.call(lambda: self._once(payload, request, choice_of))
+        return await self._policy.call(lambda: self._once(payload, request, choice_of), request)
 
     async def _once(self, payload: bytes, request: Request, choice_of: ChoiceOf | None) -> Completion:
         raw = await self.send("POST", "/v1/chat/completions", payload)

@@ -1,0 +1,94 @@
+"""What went wrong with one attempt of a call: HTTP statuses and broken connections in the policy's terms."""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import re
+import time
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import aiohttp
+import orjson
+
+Passing = Literal["rate_limit", "transient", "refused", "malformed"]
+Final = Literal["auth", "not_found", "bad_request", "context_length"]
+Why = Passing | Final
+PASSING: frozenset[str] = frozenset(get_args(Passing))
+TOO_LONG = re.compile(
+    r"context.length|maximum context|max_model_len|context window|(prompt|input) is too long", re.IGNORECASE
+)
+LOST = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError)
+NO_CREDIT = re.compile(r"insufficient_quota|credit balance|billing_hard_limit", re.IGNORECASE)
+OVERLOADED = 529  # Anthropic's status for a service that is asked too much by everybody
+
+
+class AttemptFailed(Exception):
+    """One attempt failed. `retry_after`: seconds that the server asks to wait.
+
+    `congested`: the failure says that the endpoint is asked too much, which is what the pace of calls goes by.
+    """
+
+    def __init__(
+        self, why: Why, detail: str, retry_after: float | None = None, *, congested: bool = False
+    ) -> None:
+        super().__init__(detail)
+        self.why = why
+        self.retry_after = retry_after
+        self.congested = congested or why == "rate_limit"
+
+
+def http_failure(status: int, headers: Mapping[str, str], body: str) -> AttemptFailed:
+    """What an HTTP error status means. `headers` must look names up without regard to case."""
+    detail = f"HTTP {status}: {_server_message(body)}"
+    if status == 402 or (status in (403, 429) and NO_CREDIT.search(body)):
+        return AttemptFailed("auth", f"{detail} (the account has no credit left)")
+    if status == 429:
+        return AttemptFailed("rate_limit", detail, retry_after(headers))
+    if status in (408, 409) or status >= 500:
+        return AttemptFailed("transient", detail, retry_after(headers), congested=status == OVERLOADED)
+    if status in (401, 403):
+        return AttemptFailed("auth", detail)
+    if status == 404:
+        return AttemptFailed("not_found", detail)
+    too_long = status == 413 or TOO_LONG.search(body)
+    return AttemptFailed("context_length" if too_long else "bad_request", detail)
+
+
+def connection_failure(error: BaseException) -> AttemptFailed:
+    """What a broken connection means; the SDKs' aiohttp transport hides the cause behind a timeout."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            return AttemptFailed("refused", str(link))
+        if isinstance(link, LOST):
+            return AttemptFailed("transient", f"connection lost: {link}")
+        link = link.__cause__ or link.__context__
+    return AttemptFailed("transient", str(error) or type(error).__name__)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a response asks to wait (`retry-after-ms`, `Retry-After` in seconds or as a date)."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) * unit
+        except (KeyError, ValueError):
+            continue
+        return max(0.0, seconds) if not math.isnan(seconds) else None
+    try:
+        date = email.utils.parsedate_to_datetime(headers["retry-after"])
+    except (KeyError, ValueError):
+        return None
+    return max(0.0, date.timestamp() - time.time())
+
+
+def _server_message(body: str) -> str:
+    """The human sentence of an error body: `error.message` of all three protocols, else the body's text."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body.strip() or "no text"
+    error = data.get("error", data) if isinstance(data, dict) else data
+    message = error.get("message", error) if isinstance(error, dict) else error
+    return message if isinstance(message, str) else orjson.dumps(message).decode()
