@@ -1,17 +1,18 @@
 """A step's way to its model: a request is answered from the journal, or asked once and journalled first.
 
-Every call is a task of its own. So a row that fails does not take down the calls beside it (they are paid
-for, and are kept), and a request that is already in flight is joined instead of asked twice. One semaphore
-bounds the calls in flight. A fatal failure stops new calls at once, whatever the steps do with the error.
+Calls are made by callers, tasks of their own that take one request after the other from a queue. So a row that
+fails does not take down the calls beside it (they are paid for, and are kept), and a request that is already
+queued or in flight is joined instead of asked twice. The number of callers bounds the calls in flight. A fatal
+failure stops new calls at once, whatever the steps do with the error.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from cai.errors import CaiError, ParseError, ProviderError, Refused
 from cai.journal import Journal
@@ -80,60 +81,89 @@ class Calls:
         self._model = model
         self._identity = model.identity
         self._journal = journal
-        self._slots = asyncio.Semaphore(limit)
-        self._inflight: dict[str, asyncio.Task[Completion]] = {}
+        self._limit = limit
+        self._queue: deque[tuple[str, Request]] = deque()
+        self._callers: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str, list[asyncio.Future[Completion]]] = {}  # who waits for a call, by its key
 
     async def ask(self, request: Request) -> Asked:
         """Answer one request. Raises ProviderError, or StoreError where the reply cannot be kept."""
         if self.stopped is not None:
             raise self.stopped
         key = self._key(request)
-        task = self._inflight.get(key)
-        if task is None:
+        waiting = self._waiting.get(key)
+        if waiting is None:
             first = not self._journal.used(key)
             stored = self._journal.get(key)
             if stored is not None:
                 if first:
                     self.tally.add(stored, made=False)
                 return Asked(stored, key)
-            task = asyncio.create_task(self._call(key, request))
-            self._inflight[key] = task
-            task.add_done_callback(lambda done: self._finished(key, done))
-        return Asked(await asyncio.shield(task), key)
+            waiting = self._waiting[key] = []
+            self._queue.append((key, request))
+            if len(self._callers) < self._limit:
+                caller = asyncio.create_task(self._caller())
+                self._callers.add(caller)
+                caller.add_done_callback(self._callers.discard)  # also one that is cancelled before it starts
+        future = asyncio.get_running_loop().create_future()
+        waiting.append(future)
+        return Asked(await future, key)
 
     async def drain(self, grace_s: float | None) -> None:
         """Wait for the calls in flight; those left after `grace_s` seconds (None: no limit) are cancelled."""
         try:
-            while tasks := list(self._inflight.values()):
-                _, late = await asyncio.wait(tasks, timeout=grace_s)
-                for task in late:
-                    task.cancel()
+            while self._callers:
+                _, late = await asyncio.wait(self._callers, timeout=grace_s)
+                for caller in late:
+                    caller.cancel()
                 await asyncio.gather(*late, return_exceptions=True)
         finally:  # cancelled while waiting
-            for task in self._inflight.values():
-                task.cancel()
+            for caller in self._callers:
+                caller.cancel()
+            while self._queue:
+                for future in self._answered(self._queue.popleft()[0]):
+                    future.cancel()
+
+    async def _caller(self) -> None:
+        """Make calls until the queue is empty; whoever waits gets the reply or the error."""
+        try:
+            while self._queue:
+                key, request = self._queue.popleft()
+                try:
+                    completion = await self._call(key, request)
+                except Exception as error:
+                    for future in self._answered(key):
+                        future.set_exception(error)
+                        future.exception()  # seen, also where the row that asked is gone
+                except BaseException:
+                    for future in self._answered(key):
+                        future.cancel()
+                    raise
+                else:
+                    for future in self._answered(key):
+                        future.set_result(completion)
+        finally:  # at once: the next request must not count on a caller that is gone
+            self._callers.discard(asyncio.current_task())
+
+    def _answered(self, key: str) -> list[asyncio.Future[Completion]]:
+        """Those who still wait for a call that is over."""
+        return [future for future in self._waiting.pop(key) if not future.done()]
 
     async def _call(self, key: str, request: Request) -> Completion:
-        async with self._slots:
-            if self.stopped is not None:
-                raise self.stopped
-            try:
-                completion = await self._model.complete(request)
-                self._journal.put(key, completion)
-            except CaiError as error:
-                if isinstance(error, ProviderError):
-                    self.tally.failed[error.kind] += 1
-                if not isinstance(error, ProviderError) or error.fatal:
-                    self.stopped = self.stopped or error
-                raise
+        if self.stopped is not None:
+            raise self.stopped
+        try:
+            completion = await self._model.complete(request)
+            self._journal.put(key, completion)
+        except CaiError as error:
+            if isinstance(error, ProviderError):
+                self.tally.failed[error.kind] += 1
+            if not isinstance(error, ProviderError) or error.fatal:
+                self.stopped = self.stopped or error
+            raise
         self.tally.add(completion, made=True)
         self.on_call()
         return completion
-
-    def _finished(self, key: str, task: asyncio.Task[Completion]) -> None:
-        del self._inflight[key]
-        if not task.cancelled():
-            task.exception()  # seen, also where the row that asked is gone
 
     def _key(self, request: Request) -> str:
         try:
@@ -149,6 +179,11 @@ def key_of(request: Request, identity: str) -> str:
         return request.key(identity)
     except TypeError as error:  # orjson's word for a lone surrogate
         raise ProviderError("bad_request", f"the request cannot be written as UTF-8: {error}") from error
+
+
+async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all coroutines, run at once; a single one needs no task of its own."""
+    return [await work[0]] if len(work) == 1 else list(await asyncio.gather(*work))
 
 
 async def ask_parsed(

@@ -20,6 +20,7 @@ from cai.calls import Ask, Asked, Calls, ask_parsed
 from cai.errors import CaiError, ConfigError, ParseError, ProviderError, Refused, StoreError
 from cai.journal import Journal
 from cai.models.base import ChatModel
+from cai.process import rare_collections
 from cai.rows import Drop, Row
 from cai.shard import ShardPaths, ShardReport, finished, shard_paths, write_manifest
 from cai.store import RowsWriter, remove_leftovers
@@ -79,7 +80,7 @@ async def run_shard(
     paths = shard_paths(root, stage, shard)
     if (report := finished(paths, inputs_digest)) is not None:
         return report
-    with Journal(paths.journal) as journal, _writers(paths) as (kept, dropped):
+    with Journal(paths.journal) as journal, _writers(paths) as (kept, dropped), rare_collections():
         work = _Work(stage, rows, step, Calls(model, journal, limit), kept, dropped, on_progress)
         await work.run(limit)
         report = _report(shard, inputs_digest, work, journal.corrupt_lines)

@@ -109,38 +109,57 @@ def critique_messages(
     templates: Templates, principle: Principle, turns: Sequence[Message], reply: str
 ) -> tuple[Message, ...]:
     """Ask whether `reply` to `turns` breaks the principle; its few-shot examples come first, in file order."""
-
-    def ask(turns: Sequence[Message], reply: str) -> Message:
-        wording = {"principle": principle.critique or principle.statement}
-        return _user(_render(templates, "critique", (*turns, _assistant(reply)), wording))
-
-    shots: list[Message] = []
-    for example in principle.examples:
-        verdict = "breaks" if example.violated else "keeps"
-        shots += [
-            ask(example.conversation, example.reply),
-            _assistant(f"{example.critique}\nVERDICT: {verdict}"),
-        ]
-    return (*shots, ask(turns, reply))
+    words = principle.critique or principle.statement
+    asked = _critique(templates, words, turns, reply)
+    if not principle.examples:
+        return (asked,)
+    return (*_critique_shots(templates["turn"], templates["critique"], words, principle.examples), asked)
 
 
 def revise_messages(
     templates: Templates, principle: Principle, turns: Sequence[Message], reply: str, critique: str
 ) -> tuple[Message, ...]:
     """Ask for the reply again, mended by the critique; examples that hold a revision come first."""
+    words = principle.revision or principle.statement
+    asked = _revise(templates, words, turns, reply, critique)
+    if not principle.examples:
+        return (asked,)
+    return (*_revise_shots(templates["turn"], templates["revise"], words, principle.examples), asked)
 
-    def ask(turns: Sequence[Message], reply: str, critique: str) -> Message:
-        wording = {"principle": principle.revision or principle.statement, "critique": critique}
-        return _user(_render(templates, "revise", (*turns, _assistant(reply)), wording))
 
+def _critique(templates: Templates, words: str, turns: Sequence[Message], reply: str) -> Message:
+    return _user(_render(templates, "critique", (*turns, _assistant(reply)), {"principle": words}))
+
+
+def _revise(templates: Templates, words: str, turns: Sequence[Message], reply: str, critique: str) -> Message:
+    wording = {"principle": words, "critique": critique}
+    return _user(_render(templates, "revise", (*turns, _assistant(reply)), wording))
+
+
+@lru_cache(maxsize=1024)  # the same for every row that draws the principle
+def _critique_shots(
+    turn: str, template: str, words: str, examples: tuple[Example, ...]
+) -> tuple[Message, ...]:
+    templates = {"turn": turn, "critique": template}
     shots: list[Message] = []
-    for example in (e for e in principle.examples if e.revision is not None):
-        shots += [ask(example.conversation, example.reply, example.critique), _revised(example)]
-    return (*shots, ask(turns, reply, critique))
+    for example in examples:
+        verdict = "breaks" if example.violated else "keeps"
+        shots += [
+            _critique(templates, words, example.conversation, example.reply),
+            _assistant(f"{example.critique}\nVERDICT: {verdict}"),
+        ]
+    return tuple(shots)
 
 
-def _revised(example: Example) -> Message:
-    return _assistant(example.revision or "")
+@lru_cache(maxsize=1024)
+def _revise_shots(turn: str, template: str, words: str, examples: tuple[Example, ...]) -> tuple[Message, ...]:
+    templates = {"turn": turn, "revise": template}
+    shots: list[Message] = []
+    for example in examples:
+        if example.revision is not None:
+            asked = _revise(templates, words, example.conversation, example.reply, example.critique)
+            shots += [asked, _assistant(example.revision)]
+    return tuple(shots)
 
 
 def compare_messages(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from cai.calls import Ask
+from cai.calls import Ask, together
 from cai.config import PolicyConfig
 from cai.errors import ProviderError
 from cai.models.base import Request, derive_seed
@@ -52,6 +51,6 @@ def generate_step(
         )
 
     async def step(prompt: Prompt, ask: Ask) -> Sequence[Reply | Drop]:
-        return await asyncio.gather(*(sample(prompt, index, ask) for index in range(policy.n)))
+        return await together([sample(prompt, index, ask) for index in range(policy.n)])
 
     return step

@@ -21,6 +21,7 @@ def revise_step(
     critic: CriticConfig, constitution: Constitution, templates: Templates, *, seed: int
 ) -> Callable[[Reply, Ask], Awaitable[Sequence[Revision]]]:
     """The step that critiques and revises one reply in up to `critic.rounds` rounds."""
+    digests = {principle.id: principle.digest("revise") for principle in constitution.principles}
 
     def request(messages: tuple[Message, ...], row_id: str, stage: str, round_: int) -> Request:
         return Request(
@@ -45,7 +46,7 @@ def revise_step(
         return RevisionRound(
             round=index,
             principle=principle.id,
-            principle_digest=principle.digest("revise"),
+            principle_digest=digests[principle.id],
             critique=critique,
             violated=violated,
             revision=revision,

@@ -12,12 +12,11 @@ reply, reasoning included, is a failure of that verdict.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from cai.calls import Ask
+from cai.calls import Ask, together
 from cai.config import JudgeConfig, ModelConfig
 from cai.constitution import Principle
 from cai.errors import ConfigError
@@ -95,7 +94,7 @@ async def ask_verdicts(
         # one nonce for all samples: they answer one prompt, which an engine reads once
         render = reason_messages if judge.reasoning else compare_messages
         question = render(templates, principle, turns, first, second, str(seeds[0]))
-        answers = await asyncio.gather(*(_answer(judge, templates, question, s, ask) for s in seeds))
+        answers = await together([_answer(judge, templates, question, s, ask) for s in seeds])
         p, failure = _count(answers, "A" if order == "ab" else "B")
         return Verdict(
             judge=name,
@@ -108,7 +107,7 @@ async def ask_verdicts(
         )
 
     orders: tuple[Order, ...] = ("ab", "ba")
-    return list(await asyncio.gather(*(one(p, order) for p in principles for order in orders)))
+    return await together([one(p, order) for p in principles for order in orders])
 
 
 async def _answer(

@@ -1,0 +1,55 @@
+"""What a run asks of the process that it works in: garbage collections that are rare, files enough to write to."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import resource
+from collections.abc import Iterator
+
+from cai.errors import ConfigError
+
+GC_ALLOCATIONS = (
+    50_000  # objects between looks for cycles; at Python's 700 a quarter of all CPU time goes there
+)
+SPARE_FILES = 256  # for sockets, journals, the interpreter and whatever else is open beside
+
+_collecting_rarely = 0  # blocks that run now …
+_thresholds = gc.get_threshold()  # … and what the collector was set to before the first of them
+
+
+@contextlib.contextmanager
+def rare_collections() -> Iterator[None]:
+    """Let the garbage collector look for cycles seldom: rows in flight are many objects, and none is a cycle.
+
+    Blocks that run at once may end in any order, so the last one puts the old thresholds back.
+    """
+    global _collecting_rarely, _thresholds
+    if not _collecting_rarely:
+        _thresholds = gc.get_threshold()
+        if _thresholds[0]:  # 0: somebody switched it off
+            gc.set_threshold(max(GC_ALLOCATIONS, _thresholds[0]), *_thresholds[1:])
+    _collecting_rarely += 1
+    try:
+        yield
+    finally:
+        _collecting_rarely -= 1
+        if not _collecting_rarely:
+            gc.set_threshold(*_thresholds)
+
+
+def allow_open_files(count: int, what: str) -> None:
+    """Raise this process's own limit so that `count` more files can be open at once.
+
+    Raises ConfigError, with the fix, where the system does not let it; `what` begins that line.
+    """
+    needed = count + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigError(
+            f"{what} needs {needed} open files, but this system allows {hard}; raise the limit (ulimit -Hn {needed}) "
+            "or take fewer"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
