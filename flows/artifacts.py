@@ -1,10 +1,14 @@
-"""Prefect artifacts: for each stage a table of counts and a page of samples, readable in the UI and the API."""
+"""Prefect artifacts, readable in the UI and the API: for each stage a table of counts and a page of samples, and
+what qualification, coverage, training and evaluation came to. All of it is read from the run's folder."""
 
 from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
@@ -12,15 +16,69 @@ from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from cai.config import RunConfig
 from cai.judges import joint_stage
 from cai.pipeline import read_stage
-from cai.report.status import judges_used, shard_reports, summed
+from cai.report.coverage_view import rows_of
+from cai.report.status import judges_used, read_json, shard_reports, summed
 from cai.rows import Judgment, Reply, Revision
+from cai.train.plan import REPORT
 
 SAMPLES = 3
+Rows = list[dict[str, Any]]
 
 
 def key_of(config: RunConfig, stage: str) -> str:
     """Artifact keys are lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", f"{config.name}-{stage}".lower()).strip("-")
+
+
+async def show(config: RunConfig, part: str) -> None:
+    """The artifacts of a part of a run that is there now; `part`: as in `cai.conduct.work.Work`."""
+    if part not in TABLES:
+        await publish_stage(config, part)
+        return
+    title, rows = TABLES[part]
+    await acreate_table_artifact(
+        table=rows(config.root), key=key_of(config, part), description=title and f"{config.name}: {title}"
+    )
+
+
+def _qualification(root: Path) -> Rows:
+    found = read_json(root / "qualification.json")
+    return [*_values(found), *({"what": "reason", "value": reason} for reason in found["reasons"])]
+
+
+def _coverage(root: Path) -> Rows:
+    return list(rows_of(read_json(root / "coverage.json")))
+
+
+def _evaluation(root: Path) -> Rows:
+    found = read_json(root / "evaluation.json")
+    return [
+        {"model": name, "metric": metric, **value}
+        for name, metrics in found.items()
+        if name != "changes"
+        for metric, value in metrics.items()
+        if metric != "unscored"
+    ]
+
+
+def _training(kind: str, root: Path) -> Rows:
+    return _values(read_json(root / "models" / kind / REPORT))
+
+
+def _values(found: dict[str, Any]) -> Rows:
+    """The plain values of a report, one a row."""
+    return [
+        {"what": name, "value": value} for name, value in found.items() if not isinstance(value, dict | list)
+    ]
+
+
+TABLES: dict[str, tuple[str | None, Callable[[Path], Rows]]] = {
+    "qualification": (None, _qualification),
+    "coverage": ("what each principle did", _coverage),
+    "evaluation": (None, _evaluation),
+    "train-sft": (None, partial(_training, "sft")),
+    "train-dpo": (None, partial(_training, "dpo")),
+}
 
 
 async def publish_stage(config: RunConfig, stage: str) -> None:

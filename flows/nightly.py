@@ -13,6 +13,8 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.states import Completed
 from pydantic import Field
 
+from cai.conduct.judges import measure_stages
+from cai.conduct.stages import run_stages
 from cai.config import RunConfig, SourceConfig
 from cai.config_file import override_config
 from cai.errors import JudgeError
@@ -28,9 +30,8 @@ from cai.shard import shard_paths
 from cai.store import read_rows
 from cai.versions import Changes, publish_version
 from flows.artifacts import key_of
-from flows.common import TASK, run_stages
 from flows.pipeline import pipeline
-from flows.qualify import measure_tasks
+from flows.tasks import PREFECT, TASK
 
 
 def tests_config(config: RunConfig) -> RunConfig:
@@ -59,7 +60,7 @@ async def check_constitution(config: RunConfig, min_pass_rate: float) -> None:
     """Ask the constitution's tests in both orders. Raises JudgeError where too few of them pass."""
     config = tests_config(config)
     with hold_run(config):
-        await run_stages(config, measure_tasks(config))
+        await run_stages(config, measure_stages(config), PREFECT)
         found = tested(config)
     table = [{"principle": p.principle, "tests": p.tests, "passed": p.passed, "rate": p.rate} for p in found]
     await acreate_table_artifact(table=table, key=key_of(config, "constitution"))

@@ -13,15 +13,18 @@ import pytest
 from prefect import flow
 from prefect.artifacts import Artifact
 
+from cai.conduct.dataset import combine
+from cai.conduct.stages import groups, run_stages
 from cai.config import RunConfig
 from cai.judge.label import JudgeRule, Label, pool
+from cai.judges import judge_stages
 from cai.pipeline import read_stage
 from cai.report.status import run_status
 from cai.report.tables import judges_table
 from cai.rows import Drop, Judgment, Pair
 from cai.store import read_rows
-from flows.common import _groups, run_stages
-from flows.judge import combine, judge, judge_tasks
+from flows.judge import judge
+from flows.tasks import PREFECT
 from tests.flows.small import obliging, published, small_config, small_run
 from tests.wire import Answer, Fault, Json, Wire, wire_server
 
@@ -220,8 +223,8 @@ async def test_the_samples_of_the_paper_recipe_are_judged_by_all(tmp_path: Path)
 
         @flow(validate_parameters=False)
         async def second_half(config: RunConfig) -> None:
-            await run_stages(config, judge_tasks(config, "sft-judge"))
-            await combine(config, "sft-judge")
+            await run_stages(config, list(judge_stages(config, "sft-judge")), PREFECT)
+            await combine(config, "sft-judge", PREFECT)
 
         await second_half(paper)
     found = run_status(config.root)
@@ -236,17 +239,17 @@ async def test_the_samples_of_the_paper_recipe_are_judged_by_all(tmp_path: Path)
 async def test_members_are_served_one_after_the_other(tmp_path: Path) -> None:
     """Managed judges never share a GPU; those at endpoints go along with whatever is served."""
 
-    def groups(*members: dict[str, Any]) -> list[list[str]]:
+    def grouped(*members: dict[str, Any]) -> list[list[str]]:
         names = ("toy", "x", "y")
         models = {n: {"backend": "vllm", "model": n, **m} for n, m in zip(names, members, strict=True)}
         config = small_run(tmp_path, "", models=models, judge={"jury": ["x", "y"]})
-        return _groups(config, ["generate", "revise", *judge_tasks(config, "judge")])
+        return groups(config, ["generate", "revise", *judge_stages(config, "judge")])
 
     managed: dict[str, Any] = {"managed": {}}
     endpoint = {"endpoint": "http://127.0.0.1:9/v1"}
-    assert groups(managed, managed, managed) == [["generate", "revise"], ["judge-x"], ["judge-y"]]
-    assert groups(managed, endpoint, managed) == [["generate", "revise", "judge-x"], ["judge-y"]]
-    assert groups(endpoint, endpoint, endpoint) == [["generate", "revise", "judge-x", "judge-y"]]
+    assert grouped(managed, managed, managed) == [["generate", "revise"], ["judge-x"], ["judge-y"]]
+    assert grouped(managed, endpoint, managed) == [["generate", "revise", "judge-x"], ["judge-y"]]
+    assert grouped(endpoint, endpoint, endpoint) == [["generate", "revise", "judge-x", "judge-y"]]
 
 
 @pytest.mark.parametrize(

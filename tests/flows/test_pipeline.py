@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from cai.conduct.stages import groups
 from cai.errors import ConfigError
 from cai.report.status import run_status
-from flows.common import _groups
 from flows.generate import generate
 from flows.judge import judge
 from flows.pipeline import pipeline
@@ -141,11 +141,11 @@ async def test_served_models_never_overlap(tmp_path: Path) -> None:
     endpoint = {"backend": "vllm", "model": "third", "endpoint": "http://127.0.0.1:9/v1"}
     stages = ["generate", "revise", "judge"]
 
-    def groups(policy: dict[str, Any], judge: dict[str, Any]) -> list[list[str]]:
+    def grouped(policy: dict[str, Any], judge: dict[str, Any]) -> list[list[str]]:
         models = {"toy": policy, "j": judge}
         config = small_run(tmp_path, "http://unused/v1", models=models, judge={"model": "j"})
-        return _groups(config, stages)
+        return groups(config, stages)
 
-    assert groups(managed, managed | {"model": "other"}) == [["generate", "revise"], ["judge"]]
-    assert groups(managed, endpoint) == [stages]
-    assert groups(endpoint, other) == [stages]
+    assert grouped(managed, managed | {"model": "other"}) == [["generate", "revise"], ["judge"]]
+    assert grouped(managed, endpoint) == [stages]
+    assert grouped(endpoint, other) == [stages]

@@ -1,0 +1,83 @@
+"""Prompts to dataset: answer, critique and revise, judge, keep what clears the threshold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cai.conduct.judges import conclude, measure_stages
+from cai.conduct.stages import run_stages
+from cai.conduct.work import LABELLED, Work
+from cai.config import RunConfig
+from cai.judges import judge_stages
+from cai.preflight import preflight
+from cai.qualification import is_gated
+from cai.report.status import run_status
+from cai.runfolder import start_run
+
+
+async def generate(config: RunConfig, work: Work) -> dict[str, Any]:
+    """Prompts and replies of a run, and nothing more; returns what its stages came to."""
+    return await _first_stages(config, ["generate"], work)
+
+
+async def revise(config: RunConfig, work: Work) -> dict[str, Any]:
+    """A run up to its revisions; replies that are there already are not asked again."""
+    return await _first_stages(config, ["generate", "revise"], work)
+
+
+async def judge(config: RunConfig, work: Work) -> dict[str, int]:
+    """A run up to its dataset, of which the rows a part are returned. For the recipe `direct`."""
+    await preflight(config)
+    with start_run(config):
+        await read_prompts(config, work)
+        await label(config, work)
+        return await export(config, ["preference", "sft"], work)
+
+
+async def read_prompts(config: RunConfig, work: Work) -> None:
+    """Publish the prompts."""
+    await work.prompts(config)
+    await work.show(config, "prompts")
+
+
+async def hold_out(config: RunConfig, work: Work) -> None:
+    """Publish the prompts of the evaluation."""
+    await work.held_out(config)
+    await work.show(config, "held-out")
+
+
+async def label(config: RunConfig, work: Work, beside: str | None = None) -> None:
+    """Answer, revise and judge. `beside`: one more stage of the policy's, done while it is being served."""
+    gated = is_gated(config)
+    first = [*(measure_stages(config) if gated else ()), "generate", "revise", *([beside] if beside else ())]
+    await run_stages(config, [*first, *judge_stages(config, "judge")], work)
+    if gated:
+        await conclude(config, work)
+    await combine(config, "judge", work)
+
+
+async def combine(config: RunConfig, stage: str, work: Work) -> None:
+    """Publish `judge` or `sft-judge` from the stages of its judges; a single judge has done so itself."""
+    if config.judge.model:
+        return
+    for shard in range(config.shards):
+        await work.combine(config, stage, shard)
+    await work.show(config, stage)
+
+
+async def export(config: RunConfig, parts: list[str], work: Work) -> dict[str, int]:
+    """Publish these parts of the dataset; returns the rows of all that are there."""
+    dataset = await work.export(config, parts)
+    for part in parts:
+        await work.show(config, LABELLED[part][0])
+    if "preference" in parts:
+        await work.show(config, "coverage")
+    return dataset
+
+
+async def _first_stages(config: RunConfig, stages: list[str], work: Work) -> dict[str, Any]:
+    await preflight(config)
+    with start_run(config):
+        await read_prompts(config, work)
+        await run_stages(config, stages, work)
+    return dict(run_status(config.root)["stages"])

@@ -1,0 +1,63 @@
+"""Dataset to models: SFT and DPO, and what they changed on held-out prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cai.conduct.dataset import hold_out
+from cai.conduct.stages import run_stages
+from cai.conduct.work import Work, checkpoint
+from cai.config import RunConfig
+from cai.errors import ConfigError
+from cai.evaluate.summary import write_evaluation
+from cai.preflight import preflight
+from cai.publish import grade_by_rules
+from cai.runfolder import hold_run
+from cai.serving import with_policy
+
+
+async def train(config: RunConfig, work: Work) -> dict[str, Any]:
+    """SFT and DPO on the dataset that a run has exported; returns the reports."""
+    await preflight(config)
+    base = config.models[config.policy.model].model
+    found: dict[str, Any] = {}
+    with hold_run(config):
+        for kind in ("sft", "dpo"):
+            if getattr(config, kind):
+                found[kind] = await train_one(config, kind, base, work)
+                base = str(checkpoint(config, kind))
+    return found
+
+
+async def train_one(config: RunConfig, kind: str, base: str, work: Work) -> dict[str, Any]:
+    """Train `sft` or `dpo` from `base`."""
+    found = await work.train(config, kind, base)
+    await work.show(config, f"train-{kind}")
+    return found
+
+
+async def evaluate(config: RunConfig, work: Work) -> dict[str, Any]:
+    """Evaluate the models of a run that has been trained; returns the rates by model and metric."""
+    await preflight(config)
+    with hold_run(config):
+        return await evaluate_models(config, work)
+
+
+async def evaluate_models(config: RunConfig, work: Work) -> dict[str, Any]:
+    """Base, SFT and DPO answer the same held-out prompts with the same seeds, and every reply is graded."""
+    if config.evaluate is None:
+        raise ConfigError("the config has no 'evaluate' section")
+    await hold_out(config, work)
+    trained = [kind for kind in ("sft", "dpo") if getattr(config, kind)]
+    models = {"base": config}
+    models |= {kind: with_policy(config, kind, checkpoint(config, kind)) for kind in trained}
+    for name, variant in models.items():
+        await run_stages(variant, [f"evaluate-{name}"], work)
+    if config.evaluate.grader == "judge":
+        await run_stages(config, [f"grade-{name}" for name in models], work)
+    else:
+        for name in models:
+            grade_by_rules(config, name)
+    found = write_evaluation(config, list(models))
+    await work.show(config, "evaluation")
+    return found

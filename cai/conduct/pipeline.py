@@ -1,0 +1,51 @@
+"""The whole method: prompts → generate → revise → judge → dataset → SFT → DPO → evaluate.
+
+Recipe `direct`: revisions and samples of one policy are judged once; SFT and DPO both learn from that.
+Recipe `paper` (Bai et al. 2022): SFT on the revisions first, then fresh samples of the SFT model are judged for DPO.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from cai.conduct.dataset import combine, export, hold_out, label, read_prompts
+from cai.conduct.models import evaluate_models, train_one
+from cai.conduct.stages import run_stages
+from cai.conduct.work import Work, checkpoint
+from cai.config import RunConfig
+from cai.judges import judge_stages, judged_sources
+from cai.preflight import preflight
+from cai.report.page import write_report
+from cai.report.status import run_status
+from cai.runfolder import finish_run, start_run
+from cai.serving import with_policy
+
+
+async def pipeline(config: RunConfig, work: Work) -> dict[str, Any]:
+    """Run a config from prompts to evaluated models; whatever is done already is not done again."""
+    await preflight(config)
+    started = time.monotonic()
+    with start_run(config):
+        await read_prompts(config, work)
+        if config.evaluate:
+            await hold_out(config, work)
+        await label(config, work, beside="evaluate-base" if config.evaluate else None)
+        parts = ["sft"] if "revision" in judged_sources(config, "judge") else []
+        dataset = await export(config, parts if config.recipe == "paper" else [*parts, "preference"], work)
+        base = config.models[config.policy.model].model
+        if config.sft:
+            await train_one(config, "sft", base, work)
+            base = str(checkpoint(config, "sft"))
+        if config.recipe == "paper":
+            policy = with_policy(config, "sft", checkpoint(config, "sft"))
+            await run_stages(policy, ["sft-generate", *judge_stages(policy, "sft-judge")], work)
+            await combine(config, "sft-judge", work)
+            dataset = await export(config, ["preference"], work)
+        if config.dpo:
+            await train_one(config, "dpo", base, work)
+        if config.evaluate:
+            await evaluate_models(config, work)
+        finish_run(config, dataset, time.monotonic() - started)
+        write_report(config)
+    return run_status(config.root)

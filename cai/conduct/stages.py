@@ -1,0 +1,101 @@
+"""Stages over shards: which may overlap, which wait for another model, and what runs next to what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+
+from cai.conduct.work import Work
+from cai.config import RunConfig
+from cai.judges import qualified_judge
+from cai.pipeline import is_done, job_of, role_of, shards_of
+from cai.preflight import NOWHERE
+from cai.qualification import gate
+from cai.serving import Endpoints, board, opened, serving
+
+ACTIVE_SHARDS = (
+    4  # enough that one shard's last calls never leave the engine idle, few enough to bound memory
+)
+
+
+async def run_stages(
+    config: RunConfig, stages: Sequence[str], work: Work, shards: Sequence[int] | None = None
+) -> None:
+    """Run stages, in order, over these shards (None: all), and show each when it is through.
+
+    A shard goes on to its next stage without waiting for the others, within the stages that one managed
+    server can answer; then the next model is served. Stages that are done start no server.
+    """
+    chosen = range(config.shards) if shards is None else shards
+    for group in groups(config, stages):
+        if await _all_done(config, group, chosen):
+            for stage in group:
+                gate(config, stage)
+        else:
+            async with serving(config, [role_of(config, stage) for stage in group]) as endpoints:
+                await _run_group(config, group, chosen, work, endpoints)
+        for stage in group:
+            await work.show(config, stage)
+
+
+async def _run_group(
+    config: RunConfig, group: Sequence[str], shards: Sequence[int], work: Work, endpoints: Endpoints
+) -> None:
+    slots = asyncio.Semaphore(work.slots or ACTIVE_SHARDS)
+    first = [
+        stage for stage in group if qualified_judge(stage)
+    ]  # may refuse its judge: nothing starts before
+    chained = [stage for stage in group if stage not in first]
+
+    async def chain(shard: int) -> None:
+        async with slots:
+            for stage in chained:
+                if shard < shards_of(config, stage):
+                    await work.stage(config, stage, shard, endpoints)
+
+    with board:
+        for stage in first:
+            await work.stage(config, stage, 0, endpoints)
+        await all_of([chain(shard) for shard in shards])
+
+
+def groups(config: RunConfig, stages: Sequence[str]) -> list[list[str]]:
+    """Consecutive stages that can overlap: at most one managed server among their models."""
+    found: list[list[str]] = []
+    served: set[str] = set()
+    for stage in stages:
+        name = role_of(config, stage)
+        managed = {name} if config.models[name].managed else set()
+        if found and len(served | managed) <= 1:
+            found[-1].append(stage)
+            served |= managed
+        else:
+            found.append([stage])
+            served = managed
+    return found
+
+
+async def _all_done(config: RunConfig, stages: Sequence[str], shards: Sequence[int]) -> bool:
+    nowhere = dict.fromkeys(config.models, NOWHERE)  # for the identity; nothing is asked
+    for stage in stages:
+        async with opened(config, role_of(config, stage), nowhere) as model:
+            for shard in shards:
+                if shard < shards_of(config, stage) and not is_done(
+                    config, job_of(config, stage, shard, model.identity)
+                ):
+                    return False
+    return True
+
+
+async def all_of(work: Sequence[Awaitable[None]]) -> None:
+    """Await everything; the first failure cancels the rest and is raised as it is, not as a group."""
+
+    async def wait(item: Awaitable[None]) -> None:
+        await item
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for item in work:
+                group.create_task(wait(item))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None

@@ -1,0 +1,143 @@
+"""The units of work that a run consists of, and how they are carried out when nobody else does it.
+
+A unit takes the config, names and numbers, and gives a report back; never rows, clients or secrets. So it can be
+a coroutine of this process, a Prefect task, or a task on another node that shares the run's folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cai.config import RunConfig
+from cai.errors import ConfigError
+from cai.export import export_run, part_file
+from cai.judges import qualified_judge
+from cai.pipeline import job_of, role_of, run_job
+from cai.publish import combine_judges, label_demonstrations, label_pairs, write_held_out, write_prompts
+from cai.qualification import gate
+from cai.report.coverage import write_coverage
+from cai.report.edit import write_edit
+from cai.report.filter import write_filter
+from cai.report.status import shard_reports, summed
+from cai.serving import Endpoints, board, opened
+from cai.shard import ShardReport
+from cai.train.launch import launch
+
+TRAINED_ON = {"sft": "sft", "dpo": "preference"}  # which part of the dataset
+LABELLED = {"preference": ("pairs", label_pairs), "sft": ("demonstrations", label_demonstrations)}
+
+
+class Work(NamedTuple):
+    """How each unit of a run is carried out. `show` makes a finished part visible to whoever watches the run.
+
+    A part is a stage, or `coverage`, `qualification`, `evaluation`, `train-sft`, `train-dpo`. `slots`: how many
+    shards may be in work at a time; None: what keeps one process busy.
+    """
+
+    prompts: Callable[[RunConfig], Awaitable[int]]
+    held_out: Callable[[RunConfig], Awaitable[int]]
+    stage: Callable[[RunConfig, str, int, Endpoints], Awaitable[ShardReport]]
+    combine: Callable[[RunConfig, str, int], Awaitable[ShardReport]]
+    export: Callable[[RunConfig, list[str]], Awaitable[dict[str, int]]]
+    train: Callable[[RunConfig, str, str], Awaitable[dict[str, Any]]]
+    show: Callable[[RunConfig, str], Awaitable[None]]
+    slots: int | None = None
+
+
+async def prompts(config: RunConfig) -> int:
+    """Read the prompt sources and publish their shards; returns the number of prompts."""
+    return sum(report.rows_out for report in write_prompts(config))
+
+
+async def held_out(config: RunConfig) -> int:
+    """Publish the held-out prompts; returns their number. Raises ConfigError where none are configured."""
+    if config.evaluate is None:
+        raise ConfigError("the config has no 'evaluate' section")
+    return write_held_out(config, config.evaluate.sources).rows_out
+
+
+async def stage(config: RunConfig, stage: str, shard: int, endpoints: Endpoints) -> ShardReport:
+    """Ask a stage's model about one shard, seen on the board. Raises JudgeError for a judge that must not label."""
+    async with opened(config, role_of(config, stage), endpoints) as model:
+        update = board.stage(stage, expected_rows(config, stage))
+        job = job_of(config, stage, shard, model.identity)
+        report = await run_job(config, job, model, lambda progress: update(shard, progress))
+    if qualified_judge(stage) is not None:
+        gate(config, stage)
+    return report
+
+
+def expected_rows(config: RunConfig, stage: str) -> int | None:
+    """How many rows a stage will read, for its progress bar; None where only reading them tells (judging)."""
+    origin = {"generate": "prompts", "revise": "prompts", "sft-generate": "prompts"}.get(stage)
+    if stage.startswith("evaluate-"):
+        origin = "held-out"
+    elif stage.startswith("grade-"):
+        origin = stage.replace("grade-", "evaluate-")
+    return summed(shard_reports(config.root, origin))["rows_out"] if origin else None
+
+
+async def combine(config: RunConfig, stage: str, shard: int) -> ShardReport:
+    """What the judges of a jury or a cascade add up to over one shard; no model is asked."""
+    return combine_judges(config, stage, shard)
+
+
+async def export(config: RunConfig, parts: list[str]) -> dict[str, int]:
+    """Publish pairs and demonstrations, what is known of them, and the dataset with its card; rows a part."""
+    for part in parts:
+        _, publish = LABELLED[part]
+        for shard in range(config.shards):
+            publish(config, shard)
+    if "preference" in parts:
+        write_filter(config)
+        write_coverage(config)
+        write_edit(config)
+    return export_run(config)
+
+
+async def train(config: RunConfig, kind: str, base: str) -> dict[str, Any]:
+    """Train `sft` or `dpo` from `base`; finished training with the same inputs is not repeated.
+
+    Raises ConfigError where section or dataset are missing, TrainError where training fails.
+    """
+    section = config.sft if kind == "sft" else config.dpo
+    data = part_file(config.root, TRAINED_ON[kind])
+    if section is None:
+        raise ConfigError(f"{kind}: the config has no {kind!r} section")
+    if not data.is_file():
+        raise ConfigError(f"{data}: no dataset to train on; run the judge flow first")
+    board.say(f"training {kind} from {base} on {data}")
+    stop = threading.Event()
+    try:
+        with board:
+            report = await asyncio.to_thread(
+                launch,
+                "sft" if kind == "sft" else "dpo",
+                model=base,
+                data=data,
+                out=checkpoint(config, kind),
+                config=section,
+                seed=config.seed,
+                log=config.root / "logs" / f"train-{kind}.log",
+                on_metrics=board.training(kind),
+                stop=stop,
+            )
+    finally:
+        stop.set()
+    return report.model_dump(mode="json")
+
+
+def checkpoint(config: RunConfig, kind: str) -> Path:
+    """The folder of the trained model."""
+    return config.root / "models" / kind
+
+
+async def _unseen(config: RunConfig, part: str) -> None:
+    """Nobody watches but the terminal, which the board already tells."""
+
+
+HERE = Work(prompts, held_out, stage, combine, export, train, show=_unseen)
