@@ -2,8 +2,9 @@
 
 Calls are made by callers, tasks of their own that take one request after the other from a queue. So a row that
 fails does not take down the calls beside it (they are paid for, and are kept), and a request that is already
-queued or in flight is joined instead of asked twice. The number of callers bounds the calls in flight. A fatal
-failure stops new calls at once, whatever the steps do with the error.
+queued or in flight is joined instead of asked twice. The number of callers bounds the calls in flight; a call that
+waits out a failure is not in flight, and another caller stands in for it. A fatal failure stops new calls at once,
+whatever the steps do with the error.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from cai.errors import CaiError, ParseError, ProviderError, Refused
 from cai.journal import Journal
-from cai.models.base import ChatModel, Completion, Request, derive_seed
+from cai.models.base import ChatModel, Completion, Request, derive_seed, stands_aside
 
 T = TypeVar("T")
 ATTEMPTS = 3  # times that a reply which does not parse is asked for, in all
@@ -102,9 +103,7 @@ class Calls:
             waiting = self._waiting[key] = []
             self._queue.append((key, request))
             if len(self._callers) < self._limit:
-                caller = asyncio.create_task(self._caller())
-                self._callers.add(caller)
-                caller.add_done_callback(self._callers.discard)  # also one that is cancelled before it starts
+                self._add_caller()
         future = asyncio.get_running_loop().create_future()
         waiting.append(future)
         return Asked(await future, key)
@@ -124,10 +123,22 @@ class Calls:
                 for future in self._answered(self._queue.popleft()[0]):
                     future.cancel()
 
+    def _add_caller(self) -> None:
+        caller = asyncio.create_task(self._caller())
+        self._callers.add(caller)
+        caller.add_done_callback(self._callers.discard)  # also one that is cancelled before it starts
+
+    def _stand_aside(self, change: int) -> None:
+        """A call begins to wait out a failure (1) or goes on (-1): meanwhile another is made in its place."""
+        self._limit += change
+        if change > 0 and self._queue and self.stopped is None:
+            self._add_caller()
+
     async def _caller(self) -> None:
-        """Make calls until the queue is empty; whoever waits gets the reply or the error."""
+        """Make calls until the queue is empty or there are too many callers; who waits gets reply or error."""
+        stands_aside.set(self._stand_aside)
         try:
-            while self._queue:
+            while self._queue and len(self._callers) <= self._limit:
                 key, request = self._queue.popleft()
                 try:
                     completion = await self._call(key, request)

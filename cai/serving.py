@@ -48,7 +48,7 @@ class _Gated:
 class _Client:
     """An open client, and how many blocks use it."""
 
-    model: _Gated
+    model: ChatModel
     users: int = 0
 
 
@@ -56,7 +56,7 @@ class _Client:
 async def opened(config: RunConfig, name: str, endpoints: Endpoints) -> AsyncIterator[ChatModel]:
     """A client of the model `name`, shared by all who have it open in this event loop; the last one closes it.
 
-    Calls in flight are bounded by the model's name, over all its clients.
+    Calls in flight are bounded over all its clients.
     """
     model, endpoint = config.models[name], endpoints.get(name)
     loop = asyncio.get_running_loop()
@@ -66,7 +66,11 @@ async def opened(config: RunConfig, name: str, endpoints: Endpoints) -> AsyncIte
         gates = _gates.setdefault(loop, WeakValueDictionary())
         gate = gates.setdefault(name, asyncio.Semaphore(model.max_concurrency))
         opened_model = open_model(name, model, endpoint=endpoint, folder=config.root, say=board.say)
-        clients[key] = _Client(_Gated(opened_model, gate))
+        # at a single live endpoint the model's pacer bounds the calls, and not those that wait out a failure
+        paced = (
+            model.mode == "live" and not model.endpoints and not (model.managed and model.managed.in_process)
+        )
+        clients[key] = _Client(opened_model if paced else _Gated(opened_model, gate))
     client = clients[key]
     client.users += 1
     try:

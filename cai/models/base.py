@@ -7,6 +7,8 @@ under which the journal keeps the reply, so everything that can change a reply m
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import orjson
@@ -88,6 +90,11 @@ class ChatModel(Protocol):
 
     async def close(self) -> None:
         """Release connections; the model cannot be used afterwards."""
+
+
+stands_aside: ContextVar[Callable[[int], None] | None] = ContextVar("stands_aside", default=None)
+"""Set by who bounds the calls in flight: called with 1 when the call in this context begins to wait out a failure,
+and with -1 when it goes on. Meanwhile it uses nothing, so another call may go out in its place."""
 
 
 def gives_logprobs(config: ModelConfig) -> bool:

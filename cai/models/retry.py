@@ -23,7 +23,7 @@ from typing import TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from cai.errors import ProviderError, ProviderErrorKind
-from cai.models.base import Completion, Request
+from cai.models.base import Completion, Request, stands_aside
 from cai.models.failures import (
     PASSING,
     AttemptFailed,
@@ -149,7 +149,7 @@ class RetryPolicy:
             return self._exhausted(_failure(state).why, call) or state.upcoming_sleep >= call.left()
 
         retrying = AsyncRetrying(
-            sleep=asyncio.sleep,
+            sleep=_stand_aside,
             retry=retry_if_exception(lambda error: isinstance(error, AttemptFailed) and error.why in PASSING),
             wait=_wait,
             stop=stop,
@@ -200,6 +200,18 @@ def _failure(state: RetryCallState) -> AttemptFailed:
     error = state.outcome.exception() if state.outcome is not None else None
     assert isinstance(error, AttemptFailed)
     return error
+
+
+async def _stand_aside(seconds: float) -> None:
+    """Sleep, and let whoever bounds the calls in flight know that this one uses nothing meanwhile."""
+    tell = stands_aside.get()
+    if tell is None:
+        return await asyncio.sleep(seconds)
+    tell(1)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        tell(-1)
 
 
 def _wait(state: RetryCallState) -> float:
