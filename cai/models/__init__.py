@@ -40,11 +40,14 @@ def open_model(
 
 
 def _vllm(config: ModelConfig, endpoint: str | None) -> ChatModel:
+    from cai.models.in_process import IN_PROCESS, InProcessModel
     from cai.models.managed import managed_key
     from cai.models.vllm import VllmModel
 
     if endpoint is None:
         raise ConfigError(f"{config.model}: start its managed server first, and pass the endpoint")
+    if endpoint.startswith(IN_PROCESS):
+        return InProcessModel(config, endpoint)
     return VllmModel(config, endpoint, managed_key(endpoint) or api_key(config))
 
 
