@@ -18,13 +18,10 @@ if sys.argv[1:2] != ["deploy"]:  # what is served tells of its runs
 
 from rich.console import Console
 
+from cai.conduct.main import loop_factory, show, told
 from cai.config import RunConfig
-from cai.config_file import load_config
-from cai.errors import CaiError
 from cai.preflight import check_inputs, check_judge
 from cai.qualification import to_measure
-from cai.report.status import run_status
-from cai.report.summary import print_status
 from cai.report.tables import plain
 
 FLOWS = ("generate", "revise", "judge", "train", "evaluate", "pipeline")
@@ -41,24 +38,16 @@ def main() -> int:
     parser.add_argument("--method", default="temperature", help="calibrate: temperature, platt or isotonic")
     parser.add_argument("--json", action="store_true", help="qualify, calibrate: print one JSON object")
     arguments = parser.parse_args()
-    again = " ".join(["cai run", arguments.config, *(f"--set {value}" for value in arguments.overrides)])
-    try:
-        config = load_config(arguments.config, arguments.overrides)
+
+    def run(config: RunConfig) -> int:
         if arguments.flow in JUDGE_FLOWS:
             check_judge(to_measure(config))
             return _judge(arguments, config)
         check_inputs(config)  # a mistake is told before Prefect starts
         _run(arguments.flow, config)
-    except CaiError as error:
-        sys.stderr.write(f"error: {error}\n")
-        if error.exit_code == 1:
-            sys.stderr.write(f"resume with: {again}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted; every finished call is kept, resume with: {again}\n")
-        return 130
-    print_status(run_status(config.root), Console())
-    return 0
+        return show(config)
+
+    return told(arguments.config, arguments.overrides, run)
 
 
 def _judge(arguments: argparse.Namespace, config: RunConfig) -> int:
@@ -85,7 +74,8 @@ def _run(name: str, config: RunConfig, module: str | None = None, **options: str
     from prefect.exceptions import TerminationSignal
 
     try:
-        return asyncio.run(flow(config, **options))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(flow(config, **options))
     except (TerminationSignal, asyncio.CancelledError) as stop:
         raise KeyboardInterrupt from stop
 

@@ -1,6 +1,7 @@
 """The command line. Heavy libraries load only in the command that needs them, so `cai --help` is instant.
 
 `cai run` hands over to the Prefect flow as a program of its own (`python -m flows`): `cai` does not import flows.
+With `--no-prefect` it goes through the same sequence itself.
 Exit status: 0 done, 1 the work failed or a check did not hold, 2 the user's input is wrong.
 """
 
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 
 from cai import __version__
-from cai.cli.common import DEMO, Config, Json, Set, print_json, raise_user, run_flow
+from cai.cli.common import DEMO, Config, Json, NoPrefect, Set, print_json, raise_user, run_flow, start
 from cai.cli.constitution import app as constitution_app
 from cai.cli.deploy import deploy
 from cai.cli.judge import app as judge_app
@@ -52,21 +53,21 @@ def demo(overrides: Set = None) -> None:
 
 
 @app.command()
-def run(config: Config, overrides: Set = None) -> None:
+def run(config: Config, overrides: Set = None, no_prefect: NoPrefect = False) -> None:
     """Run a config from prompts to evaluated models; what is done already is not done again."""
-    run_flow("pipeline", config, overrides)
+    start("pipeline", config, overrides, no_prefect)
 
 
 @app.command()
-def train(config: Config, overrides: Set = None) -> None:
+def train(config: Config, overrides: Set = None, no_prefect: NoPrefect = False) -> None:
     """SFT and DPO on the dataset that a run has exported."""
-    run_flow("train", config, overrides)
+    start("train", config, overrides, no_prefect)
 
 
 @app.command("eval")
-def evaluate(config: Config, overrides: Set = None) -> None:
+def evaluate(config: Config, overrides: Set = None, no_prefect: NoPrefect = False) -> None:
     """Evaluate base, SFT and DPO models of a trained run on held-out prompts."""
-    run_flow("evaluate", config, overrides)
+    start("evaluate", config, overrides, no_prefect)
 
 
 @app.command()

@@ -16,7 +16,19 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value, e.g. judge.threshold=0.8."),
 ]
+NoPrefect = Annotated[
+    bool, typer.Option("--no-prefect", help="Run in this process alone, without flow runs and artifacts.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+
+
+def start(name: str, config: str, overrides: Sequence[str] | None, no_prefect: bool) -> NoReturn:
+    """Run `pipeline`, `train` or `evaluate` to its end, as a Prefect flow or in this process."""
+    if not no_prefect:
+        run_flow(name, config, overrides)
+    from cai.conduct.main import run_here
+
+    sys.exit(run_here(name, config, overrides or []))
 
 
 def run_flow(

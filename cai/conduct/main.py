@@ -1,0 +1,85 @@
+"""A run as a command: one line for an error, an exit status, how to go on, and at the end what came of it.
+
+The same whether Prefect runs the flow (`python -m flows`) or this process alone does (`cai run --no-prefect`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from cai.config import RunConfig
+from cai.config_file import load_config
+from cai.errors import CaiError
+from cai.report.status import run_status
+from cai.report.summary import print_status
+
+
+def run_here(name: str, file: str, overrides: Sequence[str]) -> int:
+    """Run `pipeline`, `train` or `evaluate` in this process, and show what came of it; returns the exit status."""
+
+    def run(config: RunConfig) -> int:
+        from cai.conduct.models import evaluate, train
+        from cai.conduct.pipeline import pipeline
+        from cai.conduct.work import HERE
+
+        sequence = {"pipeline": pipeline, "train": train, "evaluate": evaluate}[name]
+        run_in_loop(sequence(config, HERE))
+        return show(config)
+
+    return told(file, overrides, run, "--no-prefect")
+
+
+def told(file: str, overrides: Sequence[str], run: Callable[[RunConfig], int], *options: str) -> int:
+    """Read the config and run; an error of the user's is one line, what was interrupted says how to go on.
+
+    `options`: what else the command to go on with has to say.
+    """
+    again = " ".join(["cai run", file, *options, *(f"--set {value}" for value in overrides)])
+    try:
+        return run(load_config(file, overrides))
+    except CaiError as error:
+        sys.stderr.write(f"error: {error}\n")
+        if error.exit_code == 1:
+            sys.stderr.write(f"resume with: {again}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write(f"interrupted; every finished call is kept, resume with: {again}\n")
+        return 130
+
+
+def show(config: RunConfig) -> int:
+    """Print what the run has come to; returns the exit status of a run that is through."""
+    print_status(run_status(config.root), Console())
+    return 0
+
+
+def run_in_loop(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end on the fastest event loop there is; SIGTERM ends it like Ctrl-C does."""
+
+    async def main() -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(main())
+    except asyncio.CancelledError as stop:
+        raise KeyboardInterrupt from stop
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it can be imported; None: asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
