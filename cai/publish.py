@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +18,7 @@ from cai.rows import Drop, Judgment, Prompt, Reply, Revision, Row
 from cai.shard import ShardReport, finished, shard_paths, write_manifest
 from cai.sources import read_prompts, shard_of
 from cai.stages.pairs import demonstrations, pairs
-from cai.store import RowsWriter, read_rows, write_json
+from cai.store import RowsWriter, file_sha256, read_rows, write_json
 
 
 class ShardWriter:
@@ -88,21 +88,20 @@ def write_prompts(config: RunConfig) -> list[ShardReport]:
 
     A prompt that the evaluation holds out is dropped as `held_out`: no model may learn from it.
     """
-    held_out = set()
-    if config.evaluate:
-        held_out = {_content(row) for row in read_prompts(config.evaluate.sources) if isinstance(row, Prompt)}
-    rows = (
-        Drop(id=row.id, stage="prompts", reason="held_out")
-        if isinstance(row, Prompt) and held_out and _content(row) in held_out
-        else row
-        for row in read_prompts(config.prompts)
-    )
-    return _publish_prompts(config.root, "prompts", rows, config.prompts, config.shards)
+
+    def rows() -> Iterator[Prompt | Drop]:
+        held_out = {_content(row) for row in read_prompts(kept_back) if isinstance(row, Prompt)}
+        for row in read_prompts(config.prompts):
+            kept = not held_out or isinstance(row, Drop) or _content(row) not in held_out
+            yield row if kept else Drop(id=row.id, stage="prompts", reason="held_out")
+
+    kept_back = config.evaluate.sources if config.evaluate else ()
+    return _publish_prompts(config.root, "prompts", rows, (config.prompts, kept_back), config.shards)
 
 
 def write_held_out(config: RunConfig, sources: Sequence[SourceConfig]) -> ShardReport:
     """Publish the held-out prompts of the evaluation, as one shard."""
-    return _publish_prompts(config.root, "held-out", read_prompts(sources), sources, 1)[0]
+    return _publish_prompts(config.root, "held-out", lambda: read_prompts(sources), (sources,), 1)[0]
 
 
 def _content(prompt: Prompt) -> bytes:
@@ -112,13 +111,25 @@ def _content(prompt: Prompt) -> bytes:
 
 
 def _publish_prompts(
-    root: Path, stage: str, rows: Iterable[Prompt | Drop], sources: Sequence[SourceConfig], shards: int
+    root: Path,
+    stage: str,
+    rows: Callable[[], Iterable[Prompt | Drop]],
+    origins: Sequence[Sequence[SourceConfig]],
+    shards: int,
 ) -> list[ShardReport]:
+    """Publish what `rows` reads from `origins`, unless the files there are those that were read before."""
+    files = [file_sha256(Path(source.path)) if source.path else None for group in origins for source in group]
+    settings = [[source.model_dump() for source in group] for group in origins]
+    depends = digest(settings, files, shards)
+    if None not in files:  # what a dataset holds is only known by reading it
+        done = [finished(shard_paths(root, stage, shard), depends) for shard in range(shards)]
+        if (reports := [report for report in done if report is not None]) == done:
+            return reports
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(ShardWriter(root, stage, shard)) for shard in range(shards)]
-        for row in rows:
+        for row in rows():
             writers[shard_of(row.id, shards)].add(row)
-        return [writer.publish(digest([source.model_dump() for source in sources])) for writer in writers]
+        return [writer.publish(depends) for writer in writers]
 
 
 def grade_by_rules(config: RunConfig, name: str) -> ShardReport:

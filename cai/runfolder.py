@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Iterator
 
 from cai.config import RunConfig
-from cai.constitution import load_constitution
+from cai.constitution import Constitution, load_constitution
 from cai.errors import ConfigError
 from cai.lock import held
 from cai.previous import keep_previous, templates_digest
+from cai.report.status import read_json
 from cai.store import write_json
 
 FREE_BYTES = 200 * 1024 * 1024  # less than this and a run would die in the middle
@@ -46,15 +47,31 @@ def start_run(config: RunConfig) -> Iterator[None]:
     constitution = load_constitution(config.constitution)
     with hold_run(config):
         keep_previous(config, constitution)
+        again = _is_finished(config, constitution)
         write_json(
             config.root / "summary.json", {"state": "unfinished"}
         )  # first: what follows is no version to keep
-        write_json(config.root / "config.json", config)
-        write_json(config.root / "constitution.json", constitution)
-        # an earlier one may be another config's; this run writes its own, or has none
-        for name in ("evaluation.json", "qualification.json", "filter.json", "coverage.json", "edit.json"):
-            (config.root / name).unlink(missing_ok=True)
+        if not again:
+            write_json(config.root / "config.json", config)
+            write_json(config.root / "constitution.json", constitution)
+            # an earlier one may be another config's; this run writes its own, or has none
+            for name in (
+                "evaluation.json",
+                "qualification.json",
+                "filter.json",
+                "coverage.json",
+                "edit.json",
+            ):
+                (config.root / name).unlink(missing_ok=True)
         yield
+
+
+def _is_finished(config: RunConfig, constitution: Constitution) -> bool:
+    """True where this very config and constitution have been run to their end here."""
+    stored = [read_json(config.root / name) for name in ("config.json", "constitution.json", "summary.json")]
+    state = (stored[2] or {}).get("state")
+    wanted = [config.model_dump(mode="json"), constitution.model_dump(mode="json")]
+    return state == "finished" and stored[:2] == wanted
 
 
 def finish_run(config: RunConfig, dataset: dict[str, int], seconds: float) -> None:

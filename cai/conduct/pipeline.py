@@ -11,12 +11,12 @@ from typing import Any
 
 from cai.conduct.dataset import combine, export, hold_out, label, read_prompts
 from cai.conduct.models import evaluate_models, train_one
+from cai.conduct.outcome import publish_report
 from cai.conduct.stages import run_stages
 from cai.conduct.work import Work, checkpoint
 from cai.config import RunConfig
 from cai.judges import judge_stages, judged_sources
 from cai.preflight import preflight
-from cai.report.page import write_report
 from cai.report.status import run_status
 from cai.runfolder import finish_run, start_run
 from cai.serving import with_policy
@@ -47,5 +47,5 @@ async def pipeline(config: RunConfig, work: Work) -> dict[str, Any]:
         if config.evaluate:
             await evaluate_models(config, work)
         finish_run(config, dataset, time.monotonic() - started)
-        write_report(config)
+        publish_report(config)
     return run_status(config.root)

@@ -12,16 +12,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cai.conduct.outcome import publish_dataset
 from cai.config import RunConfig
 from cai.errors import ConfigError
-from cai.export import export_run, part_file
+from cai.export import part_file
 from cai.judges import qualified_judge
 from cai.pipeline import job_of, role_of, run_job
 from cai.publish import combine_judges, label_demonstrations, label_pairs, write_held_out, write_prompts
 from cai.qualification import gate
-from cai.report.coverage import write_coverage
-from cai.report.edit import write_edit
-from cai.report.filter import write_filter
 from cai.report.status import shard_reports, summed
 from cai.serving import Endpoints, board, opened
 from cai.shard import ShardReport
@@ -92,11 +90,7 @@ async def export(config: RunConfig, parts: list[str]) -> dict[str, int]:
         _, publish = LABELLED[part]
         for shard in range(config.shards):
             publish(config, shard)
-    if "preference" in parts:
-        write_filter(config)
-        write_coverage(config)
-        write_edit(config)
-    return export_run(config)
+    return publish_dataset(config, "preference" in parts)
 
 
 async def train(config: RunConfig, kind: str, base: str) -> dict[str, Any]:
