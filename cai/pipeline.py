@@ -92,6 +92,10 @@ async def run_job(
     config: RunConfig, job: Job, model: ChatModel, on_progress: OnProgress | None = None
 ) -> ShardReport:
     """Run one stage over one shard; returns at once where it is done."""
+    model_config = config.models[role_of(config, job.stage)]
+    limit = model_config.max_concurrency
+    if model_config.mode == "batch":  # all shards run side by side, and share it
+        limit = -(-limit // shards_of(config, job.stage))
     return await run_shard(
         stage=job.stage,
         shard=job.shard,
@@ -100,7 +104,7 @@ async def run_job(
         step=job.step,
         model=model,
         inputs_digest=job.inputs_digest,
-        limit=config.models[role_of(config, job.stage)].max_concurrency,
+        limit=limit,
         on_progress=on_progress,
     )
 

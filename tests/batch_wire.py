@@ -318,7 +318,7 @@ class _World:
 
     async def results(self, request: web.Request) -> web.Response:
         batch = self._wire.batches[request.match_info["id"]]
-        rows = []
+        rows: list[Json] = []
         for key, body in self._shuffled(batch):
             fate = "never" if batch.status == "expired" and len(rows) > 1 else batch.fates[key]
             result: Json = {"type": "succeeded", "message": message_reply(body, self._answer(body))}

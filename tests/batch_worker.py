@@ -43,7 +43,7 @@ def prompts(count: int) -> list[Prompt]:
 async def main(root: str, backend: str, mode: str, url: str, rows: str) -> None:
     """Run the shard to its end."""
     fields = {"backend": backend, "model": "toy", "mode": mode, "endpoint": url, "max_concurrency": int(rows)}
-    model = open_model("toy", ModelConfig.model_validate(fields), folder=Path(root), say=sys.stderr.write)
+    model = open_model("toy", ModelConfig.model_validate(fields), folder=Path(root), say=print)
     try:
         await run_shard(
             stage="batch", shard=0, root=Path(root), rows=prompts(int(rows)), step=step, model=model,

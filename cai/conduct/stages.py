@@ -11,7 +11,7 @@ from cai.judges import qualified_judge
 from cai.pipeline import is_done, job_of, role_of, shards_of
 from cai.preflight import NOWHERE
 from cai.qualification import gate
-from cai.serving import Endpoints, board, opened, serving
+from cai.serving import Endpoints, board, engine_of, opened, serving
 
 ACTIVE_SHARDS = (
     4  # enough that one shard's last calls never leave the engine idle, few enough to bound memory
@@ -41,7 +41,9 @@ async def run_stages(
 async def _run_group(
     config: RunConfig, group: Sequence[str], shards: Sequence[int], work: Work, endpoints: Endpoints
 ) -> None:
-    slots = asyncio.Semaphore(work.slots or ACTIVE_SHARDS)
+    batched = any(config.models[role_of(config, stage)].mode == "batch" for stage in group)
+    side_by_side = len(shards) if batched else ACTIVE_SHARDS  # so that a batch takes the calls of all shards
+    slots = asyncio.Semaphore(work.slots or side_by_side)
     first = [
         stage for stage in group if qualified_judge(stage)
     ]  # may refuse its judge: nothing starts before
@@ -60,12 +62,12 @@ async def _run_group(
 
 
 def groups(config: RunConfig, stages: Sequence[str]) -> list[list[str]]:
-    """Consecutive stages that can overlap: at most one managed server among their models."""
+    """Consecutive stages that can overlap: at most one engine of ours among their models."""
     found: list[list[str]] = []
     served: set[str] = set()
     for stage in stages:
-        name = role_of(config, stage)
-        managed = {name} if config.models[name].managed else set()
+        engine = engine_of(config, role_of(config, stage))
+        managed = {engine} if engine else set()
         if found and len(served | managed) <= 1:
             found[-1].append(stage)
             served |= managed
