@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from cai.config import RunConfig
 from cai.errors import ProviderError
 from cai.models import open_model
 from cai.models.base import ChatModel, Completion, Request
+from cai.models.in_process import in_process_engine
 from cai.models.managed import managed_server
+from cai.models.metrics import EngineFigures, add_engine, read_metrics
 from cai.preflight import NOWHERE
 from cai.report.progress import Board
 
@@ -66,11 +69,8 @@ async def opened(config: RunConfig, name: str, endpoints: Endpoints) -> AsyncIte
         gates = _gates.setdefault(loop, WeakValueDictionary())
         gate = gates.setdefault(name, asyncio.Semaphore(model.max_concurrency))
         opened_model = open_model(name, model, endpoint=endpoint, folder=config.root, say=board.say)
-        # at a single live endpoint the model's pacer bounds the calls, and not those that wait out a failure
-        paced = (
-            model.mode == "live" and not model.endpoints and not (model.managed and model.managed.in_process)
-        )
-        clients[key] = _Client(opened_model if paced else _Gated(opened_model, gate))
+        # of a live model the pacer bounds the calls, and not those that wait out a failure
+        clients[key] = _Client(opened_model if model.mode == "live" else _Gated(opened_model, gate))
     client = clients[key]
     client.users += 1
     try:
@@ -82,29 +82,62 @@ async def opened(config: RunConfig, name: str, endpoints: Endpoints) -> AsyncIte
             await client.model.close()
 
 
+def engine_of(config: RunConfig, name: str) -> str | None:
+    """What the engine of a managed model is started with; models for which it is the same share one engine.
+
+    None where none is started for the model.
+    """
+    model = config.models[name]
+    return None if model.managed is None else f"{model.model} {model.managed.model_dump_json()}"
+
+
 @contextlib.asynccontextmanager
 async def serving(config: RunConfig, names: Sequence[str]) -> AsyncIterator[Endpoints]:
-    """Start the managed servers among `names`; yields their endpoints, stops them at the end whatever happens."""
+    """Start the engines of the managed models among `names`; yields their endpoints, stops them whatever happens.
+
+    A base model and adapters of it are served by one engine, each by its name.
+    """
+    engines: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        if engine := engine_of(config, name):
+            engines.setdefault(engine, []).append(name)
     async with contextlib.AsyncExitStack() as stack:
         endpoints: Endpoints = {}
-        for name in dict.fromkeys(names):
-            model = config.models[name]
-            if model.managed is not None:
-                log = config.root / "logs" / f"vllm-{name}.log"
-                board.say(f"serving {name} ({model.model}) with vLLM; log {log}")
-                endpoints[name] = await stack.enter_async_context(
-                    managed_server(model.model, model.managed, log)
-                )
+        for served in engines.values():
+            endpoint = await stack.enter_async_context(_engine(config, served))
+            endpoints |= dict.fromkeys(served, endpoint)
         yield endpoints
 
 
+@contextlib.asynccontextmanager
+async def _engine(config: RunConfig, names: Sequence[str]) -> AsyncIterator[str]:
+    """The engine that serves these models, whose figures are kept when it ends."""
+    model = config.models[names[0]]
+    assert model.managed is not None
+    in_process = model.managed.in_process
+    adapters = list(dict.fromkeys(one for name in names if (one := config.models[name].adapter)))
+    log = config.root / "logs" / f"vllm-{names[0]}.log"
+    board.say(f"serving {', '.join(names)} ({model.model}) with vLLM; log {log}")
+    begun = time.monotonic()
+    start = in_process_engine if in_process else managed_server
+    async with start(model.model, model.managed, log, adapters) as endpoint:
+        start_s = round(time.monotonic() - begun, 1)
+        try:
+            yield endpoint
+        finally:
+            if (found := await read_metrics(endpoint)) is not None:
+                way = "in process" if in_process else "server"
+                figures = {"names": names, "way": way, "start_s": start_s, **found}
+                add_engine(config.root, EngineFigures.model_validate(figures))
+
+
 class Models:
-    """The models of a config by name, each opened when it is first needed; at most one managed server runs."""
+    """The models of a config by name, each opened when it is first needed; at most one engine runs."""
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
         self._lock = asyncio.Lock()
-        self._opening: dict[str, asyncio.Task[ChatModel]] = {}
+        self._opening: dict[str, asyncio.Task[dict[str, ChatModel]]] = {}
         self._open: dict[str, contextlib.AsyncExitStack] = {}
 
     async def model(self, name: str) -> ChatModel:
@@ -118,38 +151,50 @@ class Models:
 
     async def client(self, name: str) -> ChatModel:
         """The open client of a model; all who wait for it to open hear of the same failure."""
-        task = self._opening.get(name)
-        if task is None or (task.done() and name not in self._open):
-            task = self._opening[name] = asyncio.create_task(self._start(name))
-        return await asyncio.shield(task)
+        key = self._opened_as(name)
+        task = self._opening.get(key)
+        if task is None or (task.done() and key not in self._open):
+            names = [other for other in self._config.models if self._opened_as(other) == key]
+            task = self._opening[key] = asyncio.create_task(self._start(key, names))
+        return (await asyncio.shield(task))[name]
 
     async def drop(self, name: str) -> None:
         """End a client that is of no use any more, so that the next call opens a new one."""
-        async with self._lock:
-            if stack := self._open.pop(name, None):
-                await stack.aclose()
+        await self._end(self._opened_as(name))
 
     async def close(self) -> None:
         """End everything, also what is being opened."""
         for task in self._opening.values():
             task.cancel()
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
-        for name in list(self._open):
-            await self.drop(name)
+        for key in list(self._open):
+            await self._end(key)
 
-    async def _start(self, name: str) -> ChatModel:
-        model = self._config.models[name]
-        if model.managed is not None:
-            for other in [one for one in self._open if self._config.models[one].managed is not None]:
-                await self.drop(other)
+    def _opened_as(self, name: str) -> str:
+        """Models of one engine are opened together."""
+        return engine_of(self._config, name) or name
+
+    async def _end(self, key: str) -> None:
+        async with self._lock:
+            if stack := self._open.pop(key, None):
+                await stack.aclose()
+
+    async def _start(self, key: str, names: Sequence[str]) -> dict[str, ChatModel]:
+        config = self._config
+        if engine_of(config, names[0]):
+            engines = {engine for name in config.models if (engine := engine_of(config, name))}
+            for other in engines.intersection(self._open):
+                await self._end(other)
+        clients: dict[str, ChatModel] = {}
         async with self._lock, contextlib.AsyncExitStack() as undo:
-            endpoints = await undo.enter_async_context(serving(self._config, [name]))
-            client = open_model(
-                name, model, endpoint=endpoints.get(name), folder=self._config.root, say=board.say
-            )
-            undo.push_async_callback(client.close)
-            self._open[name] = undo.pop_all()
-        return client
+            endpoints = await undo.enter_async_context(serving(config, names))
+            for name in names:
+                clients[name] = open_model(
+                    name, config.models[name], endpoint=endpoints.get(name), folder=config.root, say=board.say
+                )
+                undo.push_async_callback(clients[name].close)
+            self._open[key] = undo.pop_all()
+        return clients
 
 
 class _OnDemand:
@@ -186,6 +231,6 @@ async def on_demand(config: RunConfig) -> AsyncIterator[Models]:
 
 def with_policy(config: RunConfig, name: str, weights: Path) -> RunConfig:
     """The config with a trained checkpoint as its policy, served like the model that it was trained from."""
-    served = config.models[config.policy.model].model_copy(update={"model": str(weights)})
+    served = config.models[config.policy.model].model_copy(update={"model": str(weights), "adapter": None})
     policy = config.policy.model_copy(update={"model": name})
     return config.model_copy(update={"models": {**config.models, name: served}, "policy": policy})

@@ -11,8 +11,9 @@ import pytest
 from cai.config import RunConfig
 from cai.errors import ProviderError, ServerError
 from cai.models.base import ChatModel, Request
+from cai.models.metrics import counts, engine_lines, read_engines
 from cai.rows import Message
-from cai.serving import on_demand, opened
+from cai.serving import on_demand, opened, serving, with_policy
 from tests.flows.small import small_config
 from tests.wire import wire_server
 
@@ -23,15 +24,27 @@ port = int(sys.argv[sys.argv.index("--port") + 1])
 model = sys.argv[sys.argv.index("--model") + 1]
 if model == "broken":
     raise RuntimeError("no room for the weights")
+asked = []
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
+        if self.path == "/metrics":
+            figures = [("request_success", len(asked)), ("prompt_tokens", 40 * len(asked)),
+                       ("generation_tokens", 2 * len(asked)), ("prefix_cache_queries", 40 * len(asked)),
+                       ("prefix_cache_hits", 30 * len(asked))]
+            for name, value in figures:
+                self.wfile.write(f"# TYPE vllm:{name}_total counter\\n".encode())
+                for engine, part in (("0", value // 2), ("1", value - value // 2)):
+                    self.wfile.write(f'vllm:{name}_total{{engine="{engine}"}} {part}.0\\n'.encode())
+                self.wfile.write(f"# TYPE vllm:{name}_created gauge\\n".encode())
+                self.wfile.write(f'vllm:{name}_created{{engine="0"}} 1.7e+09\\n'.encode())
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if body["messages"][0]["content"] == "die":
             os._exit(3)
-        choice = {"index": 0, "message": {"role": "assistant", "content": f"{model} {os.getpid()}"},
+        asked.append(body["model"])
+        choice = {"index": 0, "message": {"role": "assistant", "content": f"{body['model']} {os.getpid()}"},
                   "finish_reason": "stop"}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         reply = json.dumps({"model": model, "choices": [choice], "usage": usage}).encode()
@@ -127,3 +140,66 @@ async def test_shards_share_one_client_and_one_bound(tmp_path: Path) -> None:
             assert later is not models[0] and (await later.complete(say())).text
         with pytest.raises(RuntimeError, match="closed"):
             await models[0].complete(say("a client that nobody has open"))
+
+
+def with_adapter(config: RunConfig, folder: Path) -> RunConfig:
+    """The config with a model `tuned`: a LoRA adapter on top of the model `toy`."""
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"r": 12, "rank_pattern": {"q_proj": 20}}')
+    (folder / "adapter_model.safetensors").write_bytes(b"low rank")
+    tuned = config.models["toy"].model_copy(update={"adapter": str(folder)})
+    return config.model_copy(update={"models": {**config.models, "tuned": tuned}})
+
+
+async def test_a_base_and_its_adapter_share_one_engine(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One server with both names; the adapter is asked for by its own, and has an identity of its own."""
+    config = with_adapter(config, tmp_path / "adapter")
+    async with serving(config, ["toy", "other", "tuned"]) as endpoints:
+        assert endpoints["toy"] == endpoints["tuned"] != endpoints["other"]
+        async with opened(config, "toy", endpoints) as toy, opened(config, "tuned", endpoints) as tuned:
+            assert (toy.identity, tuned.identity[:9]) == ("vllm:toy", "vllm:toy+")
+            base, low = await toy.complete(say()), await tuned.complete(say())
+            assert base.text.split()[1] == low.text.split()[1]
+            assert (base.text.split()[0], low.text.split()[0]) == ("toy", str(tmp_path / "adapter"))
+    assert served(capsys) == ["toy,", "other"]
+    engines = read_engines(config.root)
+    assert [engine["names"] for engine in engines] == [["other"], ["toy", "tuned"]]
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"trained on")
+    async with opened(config, "tuned", {"tuned": "http://127.0.0.1:9/v1"}) as later:
+        assert later.identity != tuned.identity
+    assert with_policy(config, "sft", tmp_path).models["sft"].adapter is None
+
+
+async def test_base_and_adapter_on_demand(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first call to either starts the engine of both."""
+    config = with_adapter(config, tmp_path / "adapter")
+    async with on_demand(config) as models:
+        tuned, toy = await models.model("tuned"), await models.model("toy")
+        pids = {reply.text.split()[1] for reply in (await tuned.complete(say()), await toy.complete(say()))}
+        assert len(pids) == 1 and served(capsys) == ["toy,"]
+
+
+async def test_what_an_engine_did_is_kept(config: RunConfig) -> None:
+    """Each serving adds an entry, summed over the engine's replicas, whatever ends it."""
+    async with serving(config, ["toy"]) as endpoints, opened(config, "toy", endpoints) as toy:
+        await asyncio.gather(*(toy.complete(say(str(n))) for n in range(5)))
+    with pytest.raises(ZeroDivisionError):
+        async with serving(config, ["toy"]) as endpoints, opened(config, "toy", endpoints) as toy:
+            await toy.complete(say())
+            raise ZeroDivisionError
+    first, second = read_engines(config.root)
+    assert first["start_s"] > 0  # type: ignore[operator]
+    assert [(e["requests"], e["prompt_tokens"], e["prefix_hits"]) for e in (first, second)] == [
+        (5, 200, 150),
+        (1, 40, 30),
+    ]
+    (line,) = engine_lines([first | {"start_s": 1.26}, second | {"start_s": 1.0}])
+    assert line == (
+        "toy: started 2 times in 2.3 s (server), 6 requests, 12 tokens generated, "
+        "prefix cache 75% of 240 prompt tokens"
+    )
+    assert counts("process_cpu_seconds_total 3.0\n") is counts("<html>") is None
