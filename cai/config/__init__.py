@@ -129,6 +129,12 @@ class RunConfig(Section):
         policy = self.models[self.policy.model]
         if (self.sft or self.dpo) and policy.backend != "vllm":
             raise ValueError("sft/dpo train the policy's weights; give the policy a vllm model, or drop both")
+        batched = [name for name, model in self.models.items() if model.mode == "batch"]
+        if self.ray and batched:
+            raise ValueError(
+                f"models.{batched[0]}.mode: one process collects the requests of all shards into batches; "
+                "leave out 'ray', or set mode: live"
+            )
         if (self.sft or self.dpo) and (self.evaluate or self.recipe == "paper") and policy.managed is None:
             raise ValueError(
                 f"models.{self.policy.model}: a trained policy is served again, to be sampled or evaluated; "
