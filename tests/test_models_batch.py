@@ -14,6 +14,7 @@ from typing import Any, Literal
 import orjson
 import pytest
 
+from cai import serving
 from cai.config import ModelConfig, PriceConfig
 from cai.errors import BatchError, ConfigError, ProviderError, StoreError
 from cai.models import open_model, probe, retry
@@ -21,9 +22,11 @@ from cai.models.base import ChatModel, Completion, Request
 from cai.models.batch import anthropic, collect, deliver, follow, openai
 from cai.rows import Message
 from cai.run import run_shard, shard_paths
-from tests.batch_wire import BatchWire, batch_server, seeded, separated
+from tests.batch_wire import BatchWire, batch_server, seeded, separated, unmarked
 from tests.batch_worker import prompts, step
-from tests.wire import wire_server
+from tests.conduct import here
+from tests.flows.small import obliging, published, small_run
+from tests.wire import Answer, Json, wire_server
 
 pytestmark = pytest.mark.anyio
 Backend = Literal["openai", "anthropic"]
@@ -78,6 +81,11 @@ def ask(text: str = "hello there", **fields: Any) -> Request:
 def asks(count: int) -> list[Request]:
     """Distinct requests."""
     return [ask(f"number {index}") for index in range(count)]
+
+
+def obliged(body: Json) -> Answer:
+    """What every template asks for, whatever is marked for a prompt cache."""
+    return obliging(unmarked(body))
 
 
 async def all_of(model: ChatModel, requests: Sequence[Request]) -> list[Completion]:
@@ -398,6 +406,56 @@ async def test_a_change_of_mode_keeps_the_journal(backend: Backend, tmp_path: Pa
         await again.close()
     assert (second.calls_made, second.calls_replayed, live.calls) == (0, 2 * ROWS, 0)
     assert second.rows.sha256 == report.rows.sha256
+
+
+@every_backend
+async def test_shards_share_a_batch(backend: Backend, tmp_path: Path, full: None) -> None:
+    """Eight shards side by side make one batch for each call of their chains, from one ledger."""
+    shards, rows = 8, 3
+    async with batch_server() as server:
+        endpoint = server.openai_url if backend == "openai" else server.url
+        fields = {"backend": backend, "model": "toy", "mode": "batch", "endpoint": endpoint}
+        config = small_run(tmp_path, "", models={"toy": {**fields, "max_concurrency": shards * rows}})
+
+        async def one(shard: int) -> int:
+            async with serving.opened(config, "toy", {}) as model:
+                report = await run_shard(
+                    stage="batch", shard=shard, root=config.root, rows=prompts(shards * rows)[shard::shards],
+                    step=step, model=model, inputs_digest="d", limit=rows,
+                )  # fmt: skip
+            return report.rows_out
+
+        assert await asyncio.gather(*map(one, range(shards))) == [rows] * shards
+    assert [len(batch.requests) for batch in server.batches.values()] == [shards * rows] * 2
+
+
+@every_backend
+async def test_a_whole_run(backend: Backend, tmp_path: Path) -> None:
+    """The pipeline in batches, with failures that pass, publishes what it publishes live."""
+    sampling = {"max_tokens": 64, "temperature": None, "top_p": None}
+    roles: dict[str, Any] = {
+        "policy": {"model": "toy", "n": 2, "sampling": sampling},
+        "critic": {"model": "toy", "rounds": 2, "sampling": sampling},
+        "judge": {
+            "model": "toy",
+            "principles": 2,
+            "threshold": 0.6,
+            "sampling": sampling,
+            "method": "stated",
+        },
+    }
+    found = []
+    async with wire_server(obliged) as live, batch_server(obliged, seeded(5)) as batches:
+        for mode, server in (("live", live), ("batch", batches)):
+            url = server.openai_url if backend == "openai" else server.url
+            toy = {"backend": backend, "model": "toy", "mode": mode, "endpoint": url}
+            (tmp_path / mode).mkdir()
+            config = small_run(tmp_path / mode, "", models={"toy": toy}, **roles)
+            await here.pipeline(config)
+            found.append(published(config.root))
+    assert found[0] == found[1]
+    assert any(name.startswith("dataset") and rows for name, rows in found[0].items())
+    assert max(batches.seen.values()) <= 3
 
 
 async def test_a_model_without_a_run(tmp_path: Path) -> None:
