@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cai.config import RunConfig
+from cai.constitution import load_constitution
 from cai.errors import ProviderError, ServerError
 from cai.models.base import ChatModel, Request
 from cai.models.metrics import counts, engine_lines, read_engines
+from cai.report.page import write_report
+from cai.report.status import run_status
+from cai.report.summary import print_status
 from cai.rows import Message
 from cai.serving import on_demand, opened, serving, with_policy
-from tests.flows.small import small_config
+from cai.store import write_json
+from tests.flows.small import small_config, write_inputs
 from tests.wire import wire_server
 
 pytestmark = pytest.mark.anyio
@@ -183,8 +190,9 @@ async def test_base_and_adapter_on_demand(
         assert len(pids) == 1 and served(capsys) == ["toy,"]
 
 
-async def test_what_an_engine_did_is_kept(config: RunConfig) -> None:
-    """Each serving adds an entry, summed over the engine's replicas, whatever ends it."""
+async def test_what_an_engine_did_is_kept(config: RunConfig, tmp_path: Path) -> None:
+    """Each serving adds an entry, summed over the engine's replicas, whatever ends it; status and report show it."""
+    write_inputs(tmp_path)
     async with serving(config, ["toy"]) as endpoints, opened(config, "toy", endpoints) as toy:
         await asyncio.gather(*(toy.complete(say(str(n))) for n in range(5)))
     with pytest.raises(ZeroDivisionError):
@@ -202,4 +210,10 @@ async def test_what_an_engine_did_is_kept(config: RunConfig) -> None:
         "toy: started 2 times in 2.3 s (server), 6 requests, 12 tokens generated, "
         "prefix cache 75% of 240 prompt tokens"
     )
+    write_json(config.root / "config.json", config)
+    write_json(config.root / "constitution.json", load_constitution(config.constitution))
+    shown = io.StringIO()
+    print_status(run_status(config.root), Console(file=shown, width=200))
+    assert "engine   toy: started 2 times in " in shown.getvalue()
+    assert "Engine toy: started 2 times in " in write_report(config).read_text()
     assert counts("process_cpu_seconds_total 3.0\n") is counts("<html>") is None

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import aiohttp
 import orjson
 
-from cai.models.managed import managed_key
 from cai.rows import Row
 from cai.store import write_json
 
@@ -55,6 +53,10 @@ async def read_metrics(endpoint: str) -> dict[str, int] | None:
 
 
 async def _fetch(endpoint: str) -> str | None:
+    import aiohttp
+
+    from cai.models.managed import managed_key
+
     headers = {"Authorization": f"Bearer {managed_key(endpoint)}"}
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     try:

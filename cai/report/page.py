@@ -13,6 +13,7 @@ from markupsafe import Markup
 from cai.calibration import read_calibration
 from cai.config import RunConfig
 from cai.models.base import derive_seed
+from cai.models.metrics import engine_lines
 from cai.pipeline import read_stage, shards_of
 from cai.report.coverage import write_coverage
 from cai.report.coverage_view import coverage_plot
@@ -58,6 +59,7 @@ def write_report(config: RunConfig) -> Path:
     }
     page = environment.get_template("page.html.j2").render(
         status=status,
+        engines=engine_lines(status["engines"]),
         metrics=METRICS,
         models={
             "policy": config.models[config.policy.model].model,

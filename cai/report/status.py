@@ -11,6 +11,7 @@ import orjson
 
 from cai.errors import ConfigError
 from cai.judges import labelled_file, member_stages, qualify_stage
+from cai.models.metrics import read_engines
 from cai.report.judges import Judges, JudgeUse, judges_of
 from cai.shard import ShardReport, read_manifest
 from cai.stages.combine import ROW_CAUSES
@@ -123,6 +124,7 @@ def run_status(root: Path) -> dict[str, Any]:
         "constitution": read_json(root / "constitution.json"),
         "stages": stages,
         "judges": judges,
+        "engines": read_engines(root),
         "dataset": summary.get("dataset", {}),
         "training": training,
         "qualification": read_json(root / "qualification.json"),

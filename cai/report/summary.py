@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cai.models.metrics import engine_lines
 from cai.report.coverage_view import print_coverage
 from cai.report.edit_view import print_edit
 from cai.report.tables import evaluation_table, judges_table, percent, plain, saving_line, stage_table
@@ -14,6 +15,8 @@ from cai.report.tables import evaluation_table, judges_table, percent, plain, sa
 def print_status(status: dict[str, Any], console: Console) -> None:
     """The whole summary of a run."""
     console.print(stage_table(status))
+    for line in engine_lines(status["engines"]):
+        console.print(f"engine   {plain(line)}", soft_wrap=True, highlight=False)
     _print_labelling(status, console)
     if status["evaluation"]:
         console.print(evaluation_table(status["evaluation"]))
