@@ -10,6 +10,7 @@ from cai.config import ModelConfig, RunConfig, TrainingConfig
 from cai.constitution import load_constitution
 from cai.errors import ConfigError, ProviderError
 from cai.models import check_model, check_sampling, open_model, probe
+from cai.models.engine import adapter_rank
 from cai.prompts import GRADING, Templates, load_templates
 from cai.qualification import is_gated, kind_of, labelled_pairs, principles_a_pair, require_qualified
 from cai.rows import Drop
@@ -102,6 +103,11 @@ def _check_model(name: str, model: ModelConfig) -> None:
     looks_local = model.model.startswith((".", "/")) or model.model.count("/") > 1
     if model.managed is not None and looks_local and not Path(model.model).is_dir():
         raise ConfigError(f"models.{name}.model: no folder {model.model}")
+    if model.adapter is not None:
+        try:
+            adapter_rank(model.adapter)
+        except ConfigError as error:
+            raise ConfigError(f"models.{name}: {error}") from error
 
 
 async def check_identity(config: RunConfig) -> None:
@@ -123,10 +129,11 @@ async def _check_endpoints(config: RunConfig, names: Iterable[str]) -> None:
         model = config.models[name]
         if model.managed is not None:
             continue
-        client = open_model(name, model)
-        try:
-            await probe(client)
-        except ProviderError as error:
-            raise ConfigError(f"models.{name}: {error}") from error
-        finally:
-            await client.close()
+        for endpoint in model.endpoints or (model.endpoint,):
+            client = open_model(name, model, endpoint=endpoint)
+            try:
+                await probe(client)
+            except ProviderError as error:
+                raise ConfigError(f"models.{name}: {error}") from error
+            finally:
+                await client.close()

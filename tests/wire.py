@@ -130,8 +130,9 @@ async def wire_server(
     models: Sequence[str] = ("toy",),
     key: str | None = None,
     delay_s: float = 0.0,
+    port: int = 0,
 ) -> AsyncIterator[Wire]:
-    """Serve on a free loopback port. `models`: names served. `key`: the only one accepted; None: any."""
+    """Serve on a loopback port, 0: a free one. `models`: names served. `key`: the only one accepted; None: any."""
     wire = Wire()
     world = _World(wire, reply, faults, tuple(models), key, delay_s)
     app = web.Application(client_max_size=2**26)
@@ -147,7 +148,7 @@ async def wire_server(
     )
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     wire.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:

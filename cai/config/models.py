@@ -79,6 +79,8 @@ class ModelConfig(Section):
             raise ValueError(f"'managed' starts a vLLM server; backend is {self.backend!r}")
         if self.backend != "vllm" and self.endpoints:
             raise ValueError(f"'endpoints' are vLLM servers; backend is {self.backend!r}")
+        if len(set(self.endpoints)) < len(self.endpoints):
+            raise ValueError(f"'endpoints' holds one of its {len(self.endpoints)} addresses twice")
         if self.adapter is not None and self.managed is None:
             raise ValueError(
                 "'adapter' is served by a managed engine; a running server has it under a name: give that "

@@ -44,6 +44,10 @@ def _vllm(config: ModelConfig, endpoint: str | None) -> ChatModel:
     from cai.models.managed import managed_key
     from cai.models.vllm import VllmModel
 
+    if endpoint is None and config.endpoints:
+        from cai.models.replicas import ReplicatedModel
+
+        return ReplicatedModel(config, config.endpoints, api_key(config))
     if endpoint is None:
         raise ConfigError(f"{config.model}: start its managed server first, and pass the endpoint")
     if endpoint.startswith(IN_PROCESS):

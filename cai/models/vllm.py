@@ -145,15 +145,15 @@ class VllmModel:
 
     async def probe(self) -> None:
         """List the served models. Raises ProviderError: unreachable, auth or not_found."""
+        require_served(self._served, self._root, await self._policy.call(self.served))
 
-        async def served() -> list[str]:
-            reply: Json = decode(await self.send("GET", "/v1/models"))
-            try:
-                return [model["id"] for model in reply["data"]]
-            except (KeyError, TypeError) as error:
-                raise AttemptFailed("malformed", f"/v1/models lists no models ({error!r})") from error
-
-        require_served(self._served, self._root, await self._policy.call(served))
+    async def served(self) -> list[str]:
+        """The names of the models served there, in one attempt. Raises AttemptFailed."""
+        reply: Json = decode(await self.send("GET", "/v1/models"))
+        try:
+            return [model["id"] for model in reply["data"]]
+        except (KeyError, TypeError) as error:
+            raise AttemptFailed("malformed", f"/v1/models lists no models ({error!r})") from error
 
     async def close(self) -> None:
         """Close the connections."""
