@@ -1,4 +1,4 @@
-"""Training through real `accelerate launch` processes, on a Qwen3 of 64 hidden units that is built here."""
+"""Training through real `accelerate launch` processes, on a Qwen3 of 64 hidden units."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import pytest
 
 from cai.config import TrainingConfig
 from cai.errors import ConfigError, TrainError
-from cai.rows import Demonstration, Message, Pair
 from cai.train.folder import last_complete_checkpoint, prepare_folder, read_finished
 from cai.train.launch import accelerate_flags, check_args, launch
 from cai.train.plan import METRICS, PLAN, make_plan
 from cai.train.process import JsonlTail, failure
+from tests.tiny_model import TEMPLATE, build_model, write_demonstrations, write_pairs
 
 SFT = TrainingConfig(
     args={"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": "1e-3", "save_steps": 2}
@@ -34,83 +34,29 @@ DPO = TrainingConfig(
         "beta": 0.2,
     }
 )
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-WORDS = ["please", "tell", "me", "how", "to", "bake", "bread", "kindly", "open", "a", "door", "for", "cats"]
-
-
-def sentence(number: int, length: int = 6) -> str:
-    return " ".join(WORDS[(number * 7 + step * (number % 5 + 1)) % len(WORDS)] for step in range(length))
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Qwen3 in bf16 with a byte-level BPE tokenizer, a ChatML template and a generation config."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-
+    """The starting model."""
     folder = tmp_path_factory.mktemp("base")
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
-    bpe.train_from_iterator([sentence(number) for number in range(50)], trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=TEMPLATE
-    )
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, head_dim=32,
-        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256, tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    model = Qwen3ForCausalLM(config).to(torch.bfloat16)
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        do_sample=True,
-        temperature=0.9,
-    )
-    model.save_pretrained(folder)
+    build_model(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SFT rows as the export writes them, with all the columns that a trainer does not know."""
+    """SFT rows."""
     path = tmp_path_factory.mktemp("data") / "sft.jsonl"
-    rows = [
-        Demonstration(
-            id=f"p{n}", prompt=(Message(role="user", content=sentence(n)),), source="revision",
-            completion=(Message(role="assistant", content=sentence(n + 1)),),
-            tags=() if n < 8 else ("harmful",), lineage=f"p{n}",
-        )
-        for n in range(24)
-    ]  # fmt: skip
-    path.write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    write_demonstrations(path)
     return path
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """DPO rows as the export writes them, with p, margin, principles and the rest beside the texts."""
+    """DPO rows."""
     path = tmp_path_factory.mktemp("data") / "dpo.jsonl"
-    rows = [
-        Pair(
-            id=f"p{n}/r0~p{n}/r0/v", prompt=(Message(role="user", content=sentence(n)),),
-            chosen=(Message(role="assistant", content=sentence(n + 1)),),
-            rejected=(Message(role="assistant", content=sentence(n + 2, 9)),),
-            p=0.9, margin=2.197, source="revision", principles=("kind",), tags=(), lineage=f"p{n}",
-        )
-        for n in range(24)
-    ]  # fmt: skip
-    path.write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    write_pairs(path)
     return path
 
 
@@ -129,7 +75,7 @@ def group_is_gone(marker: str) -> bool:
     return True
 
 
-def wait_until(condition: Any, seconds: float = 60.0) -> None:
+def wait_until(condition: Any, seconds: float = 600.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "timed out"
@@ -211,7 +157,7 @@ def test_killed_training_resumes_to_identical_weights(base: Path, pairs: Path, t
     wait_until(lambda: last_complete_checkpoint(out / "work") is not None)
     launcher.send_signal(signal.SIGKILL)
     launcher.wait()
-    wait_until(lambda: group_is_gone(str(out)), seconds=5)
+    wait_until(lambda: group_is_gone(str(out)))
     assert read_finished(out, "any") is None
 
     checkpoint = last_complete_checkpoint(out / "work")
@@ -250,7 +196,7 @@ def test_stopping_from_another_thread_kills_the_group(
             "sft", model=str(base), data=demonstrations, out=tmp_path / "o", config=SFT, seed=1,
             log=tmp_path / "log", stop=stop,
         )  # fmt: skip
-    wait_until(lambda: group_is_gone(str(tmp_path)), seconds=5)
+    wait_until(lambda: group_is_gone(str(tmp_path)))
 
 
 @pytest.mark.slow

@@ -14,11 +14,14 @@ from pydantic import Field, field_validator, model_validator
 from cai.config.models import LimitsConfig, ManagedConfig, ModelConfig, PriceConfig
 from cai.config.roles import CriticConfig, JudgeConfig, PairsConfig, PolicyConfig, SamplingConfig
 from cai.config.section import Section, Yaml
+from cai.config.training import DpoConfig, Kind, TrainingConfig
 
 __all__ = [
     "CriticConfig",
+    "DpoConfig",
     "EvaluateConfig",
     "JudgeConfig",
+    "Kind",
     "LimitsConfig",
     "ManagedConfig",
     "ModelConfig",
@@ -61,14 +64,6 @@ class SourceConfig(Section):
         return self
 
 
-class TrainingConfig(Section):
-    """One training stage. `args`: the trainer's own TRL option names and values. `lora`: peft's LoraConfig options."""
-
-    args: Yaml = Field(default_factory=dict)
-    lora: Yaml | None = None
-    accelerate: Yaml = Field(default_factory=dict)
-
-
 class EvaluateConfig(Section):
     """Held-out prompts and who grades the replies: the embedded world's exact rules, or the run's judge."""
 
@@ -101,7 +96,7 @@ class RunConfig(Section):
     judge: JudgeConfig
     pairs: PairsConfig = PairsConfig()
     sft: TrainingConfig | None = None
-    dpo: TrainingConfig | None = None
+    dpo: DpoConfig | None = None
     evaluate: EvaluateConfig | None = None
     ray: RayConfig | None = None
 

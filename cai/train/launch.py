@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import cai
-from cai.config import TrainingConfig
+from cai.config import Kind, TrainingConfig
 from cai.errors import ConfigError, TrainError
 from cai.train.folder import prepare_folder, read_finished
-from cai.train.plan import METRICS, PLAN, Kind, TrainPlan, TrainReport, make_plan, refuse_reserved
+from cai.train.plan import METRICS, PLAN, TrainPlan, TrainReport, make_plan
 from cai.train.process import JsonlTail, failure, supervise
+from cai.train.refuse import refuse
 
 # What `accelerate launch` would otherwise guess, with a warning for each guess.
 _ACCELERATE = {"num_machines": 1, "mixed_precision": "no", "dynamo_backend": "no"}
@@ -38,16 +39,20 @@ def launch(
     config: TrainingConfig,
     seed: int,
     log: Path,
+    reward_model: str | None = None,
     on_metrics: Callable[[dict[str, Any]], None] | None = None,
     stop: threading.Event | None = None,
 ) -> TrainReport:
     """Train `model` (a folder or a hub name) on the rows of `data` into the folder `out`; blocks until done.
 
     `on_metrics` gets each logged step: `step`, `total`, `eta_s`, `loss`, `tokens_per_s` … Set `stop` from
-    another thread to end it early. `log` lies outside `out`, which may be emptied. Raises ConfigError for
-    wrong input, TrainError for a failed training.
+    another thread to end it early. `log` lies outside `out`, which may be emptied. `reward_model`: folder of
+    the model that rloo and grpo are rewarded by. Raises ConfigError for wrong input, TrainError for a failed
+    training.
     """
-    plan = make_plan(kind, model=model, data=data, out=out, config=config, seed=seed)
+    plan = make_plan(
+        kind, model=model, data=data, out=out, config=config, seed=seed, reward_model=reward_model
+    )
     done = read_finished(out, plan.digest)
     if done is not None:
         shutil.rmtree(plan.work, ignore_errors=True)
@@ -77,7 +82,7 @@ def check_args(sections: Mapping[Kind, TrainingConfig]) -> None:
     with all sections, before the first paid call.
     """
     for kind, config in sections.items():
-        refuse_reserved(kind, config.args)
+        refuse(kind, config)
     request = {kind: config.model_dump() for kind, config in sections.items()}
     try:
         done = subprocess.run(
@@ -133,4 +138,5 @@ def _base_environment() -> dict[str, str]:
         "PYTHONPATH": path,
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "TRL_EXPERIMENTAL_SILENCE": "1",  # ORPO and CPO are trl.experimental's
     }

@@ -14,11 +14,12 @@ import os
 import signal
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 
 import yaml
 
-from cai.config import TrainingConfig
+from cai.config.training import section_type
 from cai.errors import ConfigError
 from cai.train.plan import TrainPlan
 
@@ -42,14 +43,7 @@ def main() -> int:
 
 def train(plan: TrainPlan) -> None:
     """Run the plan's trainer; imported here, so that the lifeline is held before the seconds of imports."""
-    if plan.kind == "sft":
-        from cai.train.sft import train_sft
-
-        train_sft(plan)
-    else:
-        from cai.train.dpo import train_dpo
-
-        train_dpo(plan)
+    import_module(f"cai.train.{plan.kind}").train(plan)
 
 
 def check(request: str) -> int:
@@ -61,7 +55,7 @@ def check(request: str) -> int:
         return ConfigError.exit_code
     try:
         for kind, section in json.loads(request).items():
-            check_section(kind, TrainingConfig.model_validate(section))
+            check_section(kind, section_type(kind).model_validate(section))
     except ConfigError as error:
         print(error)  # noqa: T201
         return ConfigError.exit_code

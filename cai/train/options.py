@@ -10,17 +10,27 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any, NoReturn
 
 from peft import LoraConfig
 from transformers import HfArgumentParser
-from trl import DPOConfig, SFTConfig
 
-from cai.config import TrainingConfig
+from cai.config import Kind, TrainingConfig
 from cai.errors import ConfigError
-from cai.train.plan import CPU_DEFAULTS, DEFAULTS, Kind
+from cai.train.plan import CPU_DEFAULTS, DEFAULTS
 
-CONFIGS: dict[Kind, Any] = {"sft": SFTConfig, "dpo": DPOConfig}
+# Where TRL keeps the options of each trainer; imported one by one, because each costs time.
+CONFIGS: dict[Kind, tuple[str, str]] = {
+    "sft": ("trl", "SFTConfig"),
+    "dpo": ("trl", "DPOConfig"),
+    "kto": ("trl", "KTOConfig"),
+    "orpo": ("trl.experimental.orpo.orpo_config", "ORPOConfig"),
+    "cpo": ("trl.experimental.cpo.cpo_config", "CPOConfig"),
+    "reward": ("trl", "RewardConfig"),
+    "rloo": ("trl", "RLOOConfig"),
+    "grpo": ("trl", "GRPOConfig"),
+}
 
 
 class _Parser(HfArgumentParser):
@@ -31,8 +41,9 @@ class _Parser(HfArgumentParser):
 
 
 def trl_config(kind: Kind, args: dict[str, Any], output_dir: str) -> Any:
-    """An SFTConfig or DPOConfig holding `args`. Raises ConfigError naming the option at fault."""
-    parser = _Parser(CONFIGS[kind])
+    """The trainer's own config (SFTConfig, DPOConfig …) with `args`. Raises ConfigError naming the option at fault."""
+    module, name = CONFIGS[kind]
+    parser = _Parser(getattr(import_module(module), name))
     actions = {action.dest: action for action in parser._actions}
     refuse_unknown(f"{kind}.args", args, actions)
     for name, value in args.items():
@@ -49,15 +60,20 @@ def trl_config(kind: Kind, args: dict[str, Any], output_dir: str) -> Any:
     return config
 
 
-def lora_config(options: dict[str, Any] | None, where: str = "lora") -> Any | None:
-    """peft's LoraConfig; every linear layer but the LM head, unless `target_modules` says otherwise."""
+def lora_config(kind: Kind, options: dict[str, Any] | None) -> Any | None:
+    """peft's LoraConfig; every linear layer but the head, unless `target_modules` says otherwise.
+
+    A reward model's head is new, so it is trained in full beside the adapter.
+    """
     if options is None:
         return None
-    refuse_unknown(where, options, [field.name for field in dataclasses.fields(LoraConfig)])
+    refuse_unknown(f"{kind}.lora", options, [field.name for field in dataclasses.fields(LoraConfig)])
+    own = {"task_type": "SEQ_CLS", "modules_to_save": ["score"]} if kind == "reward" else {}
+    defaults = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | own
     try:
-        return LoraConfig(**({"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | options))
+        return LoraConfig(**(defaults | options))
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{where}: {_one_line(error)}") from error
+        raise ConfigError(f"{kind}.lora: {_one_line(error)}") from error
 
 
 def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -75,7 +91,7 @@ def check_section(kind: Kind, config: TrainingConfig) -> None:
     from accelerate.commands.launch import launch_command_parser
 
     trl_config(kind, CPU_DEFAULTS | DEFAULTS[kind] | _without_device(config.args), output_dir="unused")
-    lora_config(config.lora, f"{kind}.lora")
+    lora_config(kind, config.lora)
     actions = launch_command_parser()._actions
     flags = [option.lstrip("-") for action in actions for option in action.option_strings]
     refuse_unknown(f"{kind}.accelerate", config.accelerate, flags)

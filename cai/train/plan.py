@@ -10,37 +10,39 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cai.config import TrainingConfig
+from cai.config import DpoConfig, TrainingConfig
+from cai.config import Kind as Kind
 from cai.errors import ConfigError
-
-Kind = Literal["sft", "dpo"]
+from cai.train.refuse import refuse
 
 # What differs from TRL's own defaults on every machine: part of the digest.
+_EVERY: dict[str, Any] = {"report_to": "none", "logging_steps": 1, "save_total_limit": 1}
 DEFAULTS: dict[Kind, dict[str, Any]] = {
-    "sft": {"report_to": "none", "logging_steps": 1, "save_total_limit": 1},
-    "dpo": {"report_to": "none", "logging_steps": 1, "save_total_limit": 1, "precompute_ref_log_probs": True},
+    "sft": _EVERY,
+    "dpo": _EVERY | {"precompute_ref_log_probs": True},
+    "kto": _EVERY | {"precompute_ref_log_probs": True},
+    "orpo": _EVERY,
+    "cpo": _EVERY,
+    "reward": _EVERY,
+    "rloo": _EVERY,
+    "grpo": _EVERY | {"beta": 0.04},  # TRL's own 0 leaves out the KL to the reference
 }
 # On a CPU: float32 without autocast, and no recomputing of activations (memory is not what is short there).
 CPU_DEFAULTS: dict[str, Any] = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
-# Set by the plan itself, or refused for safety.
-RESERVED: dict[str, str] = {
-    "output_dir": "the run decides where the model goes",
-    "seed": "set the run's top-level 'seed'",
-    "data_seed": "set the run's top-level 'seed'",
-    "resume_from_checkpoint": "an interrupted training is resumed on its own",
-    "trust_remote_code": "code that comes with a model is never run",
-    "dataset_kwargs": "rows come as the run exported them",
-}
+REWARDED: tuple[Kind, ...] = ("rloo", "grpo")  # what optimizes a reward model's scores
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 REPORT, PLAN, METRICS, WORK = "cai_train.json", "cai_train.yaml", "metrics.jsonl", "work"
 
 
 class TrainPlan(BaseModel):
-    """Everything the training process needs; written to `cai_train.yaml`."""
+    """Everything the training process needs; written to `cai_train.yaml`.
+
+    `soft_labels`: as in the dpo section. `reward_model`: folder of the model that scores replies (rloo, grpo).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,6 +54,8 @@ class TrainPlan(BaseModel):
     args: dict[str, Any]
     lora: dict[str, Any] | None
     accelerate: dict[str, Any]
+    soft_labels: bool | float = False
+    reward_model: str | None = None
     data_sha256: str
     model_digest: str
     digest: str
@@ -85,18 +89,24 @@ class TrainReport(BaseModel):
 
 
 def make_plan(
-    kind: Kind, *, model: str, data: Path, out: Path, config: TrainingConfig, seed: int
+    kind: Kind,
+    *,
+    model: str,
+    data: Path,
+    out: Path,
+    config: TrainingConfig,
+    seed: int,
+    reward_model: str | None = None,
 ) -> TrainPlan:
     """Resolve options and digest all that determines the weights. Raises ConfigError for what cannot work."""
     if not data.is_file():
         raise ConfigError(f"{data}: no such file of {kind} rows; export the dataset first")
-    refuse_reserved(kind, config.args)
-    for name, path in (("model", Path(model)), ("data", data)):
-        if path.exists() and path.resolve().is_relative_to(out.resolve()):
-            raise ConfigError(f"{out}: the output folder holds the {name} to train from; give another")
+    refuse(kind, config)
+    _check_folders(kind, model, data, out, reward_model)
     given = DEFAULTS[kind] | config.args
     cpu = bool(config.args.get("use_cpu", config.accelerate.get("cpu", not has_gpu())))
-    determinants = {
+    soft_labels = config.soft_labels if isinstance(config, DpoConfig) else False
+    determinants: dict[str, Any] = {
         "kind": kind,
         "data_sha256": _sha256(data),
         "model_digest": model_digest(model, config.args),
@@ -105,6 +115,10 @@ def make_plan(
         "accelerate": config.accelerate,
         "seed": seed,
     }
+    if soft_labels is not False:
+        determinants["soft_labels"] = soft_labels
+    if reward_model is not None:
+        determinants["reward_model_digest"] = _reward_model_digest(kind, reward_model)
     return TrainPlan(
         kind=kind,
         model=model,
@@ -114,19 +128,25 @@ def make_plan(
         args=(CPU_DEFAULTS if cpu else {}) | given | {"seed": seed, "data_seed": seed},
         lora=config.lora,
         accelerate=config.accelerate,
-        data_sha256=str(determinants["data_sha256"]),
-        model_digest=str(determinants["model_digest"]),
+        soft_labels=soft_labels,
+        reward_model=reward_model,
+        data_sha256=determinants["data_sha256"],
+        model_digest=determinants["model_digest"],
         digest=hashlib.sha256(json.dumps(determinants, sort_keys=True, default=str).encode()).hexdigest(),
     )
 
 
-def refuse_reserved(kind: Kind, args: dict[str, Any]) -> None:
-    """Raise ConfigError for an option that is not the user's to set."""
-    for name in args:
-        if name in RESERVED:
-            raise ConfigError(f"{kind}.args.{name}: not to be set here: {RESERVED[name]}")
-    if (args.get("model_init_kwargs") or {}).get("trust_remote_code"):
-        raise ConfigError(f"{kind}.args.model_init_kwargs: {RESERVED['trust_remote_code']}")
+def _check_folders(kind: Kind, model: str, data: Path, out: Path, reward_model: str | None) -> None:
+    if kind in REWARDED and reward_model is None:
+        raise ConfigError(f"{kind}: needs a reward model; train one with 'reward'")
+    inputs = {"model": Path(model), "data": data}
+    if reward_model is not None:
+        if kind not in REWARDED:
+            raise ConfigError(f"{kind}: takes no reward model; only {' and '.join(REWARDED)} do")
+        inputs["reward model"] = Path(reward_model)
+    for name, path in inputs.items():
+        if path.exists() and path.resolve().is_relative_to(out.resolve()):
+            raise ConfigError(f"{out}: the output folder holds the {name} to train from; give another")
 
 
 def has_gpu() -> bool:
@@ -148,6 +168,18 @@ def model_digest(model: str, args: dict[str, Any]) -> str:
         raise ConfigError(f"{model}: not a model folder: it needs config.json and *.safetensors")
     lines = "".join(f"{path.name} {_sha256(path)}\n" for path in files)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _reward_model_digest(kind: Kind, folder: str) -> str:
+    """The digest of a reward model; any other would be given a head of random numbers to score with."""
+    digest = model_digest(folder, {})
+    config = Path(folder) / "config.json"
+    named = json.loads(config.read_text(encoding="utf-8")).get("architectures") if config.is_file() else None
+    if not named or not all(name.endswith("ForSequenceClassification") for name in named):
+        raise ConfigError(
+            f"{kind}: {folder} is no reward model (sequence classification); train one with 'reward'"
+        )
+    return digest
 
 
 def _sha256(path: Path) -> str:

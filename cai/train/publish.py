@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import cached_file
 
 from cai.train.folder import write_report
@@ -29,7 +29,7 @@ def publish(trainer: Any, plan: TrainPlan) -> None:
     if not trainer.is_world_process_zero():
         return
     if plan.lora is None:
-        model = _load(str(weights), _dtype(plan))
+        model = _load(plan, str(weights), _dtype(plan))
     else:
         _keep_only_adapter(weights)
         model = _merged(plan, weights)
@@ -37,18 +37,23 @@ def publish(trainer: Any, plan: TrainPlan) -> None:
     model.to(_dtype(plan)).save_pretrained(plan.out)
     trainer.processing_class.save_pretrained(plan.out)
     generation = _base_file(plan, "generation_config.json")
-    if generation is not None:
+    if generation is not None and plan.kind != "reward":
         shutil.copyfile(generation, Path(plan.out) / "generation_config.json")
     write_report(_report(trainer, plan))
 
 
 def _merged(plan: TrainPlan, adapter: Path) -> Any:
-    base = _load(plan.model, torch.float32, revision=_revision(plan))
+    base = _load(plan, plan.model, torch.float32, revision=_revision(plan))
     return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
 
 
-def _load(path: str, dtype: Any, revision: str | None = None) -> Any:
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, revision=revision or "main")
+def _load(plan: TrainPlan, path: str, dtype: Any, revision: str = "main") -> Any:
+    """A model that writes, or one with a single number as its output for kind `reward`."""
+    if plan.kind == "reward":
+        return AutoModelForSequenceClassification.from_pretrained(
+            path, dtype=dtype, revision=revision, num_labels=1
+        )
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, revision=revision)
 
 
 def _dtype(plan: TrainPlan) -> Any:

@@ -1,0 +1,59 @@
+"""What all trainings have in common: options and tokenizer in, TRL's trainer run to the end, the model published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from cai.errors import ConfigError
+from cai.train.metrics import MetricsLog
+from cai.train.options import lora_config, trl_config
+from cai.train.plan import METRICS, TrainPlan
+from cai.train.publish import publish
+
+
+def fit(plan: TrainPlan, trainer: Callable[..., Any], read: Callable[[TrainPlan], Any], **more: Any) -> None:
+    """Train with `trainer`, one of TRL's, on the rows that `read` gives; `more`: what only this one takes.
+
+    Raises ConfigError for options, rows or a model that cannot be trained with.
+    """
+    args = trl_config(plan.kind, plan.args, output_dir=str(plan.work))
+    peft_config = lora_config(plan.kind, plan.lora)
+    rows = read(plan)
+    tokenizer = AutoTokenizer.from_pretrained(plan.model)
+    if tokenizer.chat_template is None and getattr(args, "chat_template_path", None) is None:
+        fix = (
+            f"name one in {plan.kind}.args.chat_template_path"
+            if plan.kind in ("sft", "reward")
+            else (f"{plan.kind} needs a model that was trained to chat")
+        )
+        raise ConfigError(f"{plan.model}: has no chat template; {fix}")
+    built = trainer(
+        model=plan.model,
+        args=args,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=peft_config,
+        callbacks=[MetricsLog(Path(plan.out) / METRICS)],
+        **more,
+    )
+    built.train(resume_from_checkpoint=plan.resume_from)
+    publish(built, plan)
+
+
+def loading(trainer: Callable[..., Any]) -> Callable[..., Any]:
+    """An experimental trainer of TRL's that gets its model as the stable ones load it: float32 master weights.
+
+    On its own it would load the dtype of the folder, and spread the model over devices by itself.
+    """
+    from trl.trainer.utils import create_model_from_path
+
+    def build(*, model: str, args: Any, **rest: Any) -> Any:
+        loaded = create_model_from_path(model, **(args.model_init_kwargs or {}))
+        args.model_init_kwargs = None
+        return trainer(model=loaded, args=args, **rest)
+
+    return build

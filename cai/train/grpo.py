@@ -1,0 +1,14 @@
+"""Group relative policy optimization (TRL's GRPOTrainer): own replies, scored by the reward model, group by group."""
+
+from __future__ import annotations
+
+from trl import GRPOTrainer
+
+from cai.train.data import prompts
+from cai.train.fit import fit
+from cai.train.plan import TrainPlan
+
+
+def train(plan: TrainPlan) -> None:
+    """Train on the prompts of preference rows; `beta` weighs the KL to the model that training starts from."""
+    fit(plan, GRPOTrainer, prompts, reward_funcs=plan.reward_model)
