@@ -37,7 +37,9 @@ class StagePlan(Row):
 
     `rows`: those that the stage is known to read; `asked`: the ids of those with a call to make; `unknown`: how many
     more may come, out of replies yet to be made. `held`: calls whose reply the journal has. Tokens and `cost` (US
-    dollars; None where no price is known) are estimates for the expected calls.
+    dollars in the model's `mode`; None where no price is known) are estimates for the expected calls.
+    `batch_saving`: US dollars that mode batch takes off the live price; None without a price or a batch API.
+    `batches`: how many batches, about, would wait for one another.
     """
 
     stage: str
@@ -51,6 +53,9 @@ class StagePlan(Row):
     prompt_tokens: int
     completion_tokens: int
     cost: float | None
+    mode: Literal["live", "batch"]
+    batch_saving: float | None
+    batches: int
 
 
 class Plan(Row):

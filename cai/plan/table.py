@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from cai.plan.batches import batch_lines
 from cai.plan.rows import Calls, Plan, StagePlan
 from cai.report.tables import plain, thousands
 
@@ -40,6 +41,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     table.add_row("all", "", "", f"{plan.held:,}", span(plan.calls), tokens, *((cost,) if priced else ()))
     console.print(table)
     console.print(DATASET[plan.dataset], soft_wrap=True)
+    for line in batch_lines(plan):
+        console.print(plain(line), soft_wrap=True, highlight=False)
 
 
 def span(calls: Calls) -> str:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from cai.config import RunConfig
 from cai.models import open_model
 from cai.models.base import Usage
-from cai.models.cost import cost
 from cai.pipeline import job_of, read_stage, role_of, shards_of
 from cai.plan.assume import assumed
+from cai.plan.batches import batches_in_a_row, cost_and_saving
 from cai.plan.calls import calls_of_unknown, kinds_of
 from cai.plan.rates import PerCall, Rates, rates_of, tokens_a_call
 from cai.plan.rehearse import Tally, rehearse
@@ -96,12 +96,14 @@ class Walk:
                 prompt_tokens=round(calls.expected * tokens.prompt),
                 completion_tokens=round(calls.expected * tokens.completion),
             )
+            dollars, saving = cost_and_saving(asked, usage)
             plans.append(
                 StagePlan(
                     stage=name, kind=kind, model=model, rows=tally.rows, unknown=more.most,
                     asked=tuple(tally.asked), held=tally.held, calls=calls,
                     prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens,
-                    cost=cost(usage, asked.model, asked.price),
+                    cost=dollars, mode=asked.mode, batch_saving=saving,
+                    batches=batches_in_a_row(self.config, asked, name, kind, calls),
                 )
             )  # fmt: skip
         self.done[name] = plans

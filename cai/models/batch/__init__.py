@@ -32,7 +32,12 @@ def open_batch(
 
     ledger = folder / "batches" / f"{name}.jsonl" if folder else None
     provider = _provider(config, endpoint)
-    return BatchModel(name, provider, ledger, limit=config.max_concurrency, secret=api_key(config), say=say)
+
+    def say_printable(line: str) -> None:  # a line may quote the provider
+        say("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line))
+
+    limit, secret = config.max_concurrency, api_key(config)
+    return BatchModel(name, provider, ledger, limit=limit, secret=secret, say=say_printable)
 
 
 def _provider(config: ModelConfig, endpoint: str | None) -> Provider:
