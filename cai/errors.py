@@ -42,6 +42,10 @@ class JudgeError(CaiError):
     """The judge is not fit to label; the message says why."""
 
 
+class TargetError(CaiError):
+    """All prompts are used up, and there are fewer pairs than the target; the message says what is there."""
+
+
 class ParseError(CaiError):
     """A model's text does not hold what the template asked for. Never repaired, never guessed."""
 

@@ -61,6 +61,7 @@ def start_run(config: RunConfig) -> Iterator[None]:
                 "filter.json",
                 "coverage.json",
                 "edit.json",
+                "target.json",
             ):
                 (config.root / name).unlink(missing_ok=True)
         yield
@@ -71,6 +72,8 @@ def _is_finished(config: RunConfig, constitution: Constitution) -> bool:
     stored = [read_json(config.root / name) for name in ("config.json", "constitution.json", "summary.json")]
     state = (stored[2] or {}).get("state")
     wanted = [config.model_dump(mode="json"), constitution.model_dump(mode="json")]
+    if config.pairs.target is not None and stored[0]:
+        wanted[0]["shards"] = stored[0]["shards"]  # as many as were drawn
     return state == "finished" and stored[:2] == wanted
 
 

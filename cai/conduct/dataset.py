@@ -6,6 +6,7 @@ from typing import Any
 
 from cai.conduct.judges import conclude, measure_stages
 from cai.conduct.stages import run_stages
+from cai.conduct.target import draw_until, first_draw
 from cai.conduct.work import LABELLED, Work
 from cai.config import RunConfig
 from cai.judges import judge_stages
@@ -13,6 +14,7 @@ from cai.preflight import preflight
 from cai.qualification import is_gated
 from cai.report.status import run_status
 from cai.runfolder import start_run
+from cai.target import forget_shards
 
 
 async def generate(config: RunConfig, work: Work) -> dict[str, Any]:
@@ -30,13 +32,15 @@ async def judge(config: RunConfig, work: Work) -> dict[str, int]:
     await preflight(config)
     with start_run(config):
         await read_prompts(config, work)
-        await label(config, work)
+        config = await label(config, work)
         return await export(config, ["preference", "sft"], work)
 
 
 async def read_prompts(config: RunConfig, work: Work) -> None:
-    """Publish the prompts."""
-    await work.prompts(config)
+    """Publish the prompts; with a target, those that it certainly needs."""
+    if config.pairs.target is None:
+        forget_shards(config.root, config.shards)
+    await work.prompts(first_draw(config))
     await work.show(config, "prompts")
 
 
@@ -46,14 +50,22 @@ async def hold_out(config: RunConfig, work: Work) -> None:
     await work.show(config, "held-out")
 
 
-async def label(config: RunConfig, work: Work, beside: str | None = None) -> None:
-    """Answer, revise and judge. `beside`: one more stage of the policy's, done while it is being served."""
+async def label(config: RunConfig, work: Work, beside: str | None = None) -> RunConfig:
+    """Answer, revise and judge. `beside`: one more stage of the policy's, done while it is being served.
+
+    Returns the config to go on with: with a target, the prompts that were drawn for it are its shards.
+    """
     gated = is_gated(config)
     first = [*(measure_stages(config) if gated else ()), "generate", "revise", *([beside] if beside else ())]
-    await run_stages(config, [*first, *judge_stages(config, "judge")], work)
+    stages = [*first, *judge_stages(config, "judge")]
+    if config.pairs.target is None:
+        await run_stages(config, stages, work)
+    else:
+        config = await draw_until(config, stages, work)
     if gated:
         await conclude(config, work)
     await combine(config, "judge", work)
+    return config
 
 
 async def combine(config: RunConfig, stage: str, work: Work) -> None:
@@ -77,6 +89,7 @@ async def export(config: RunConfig, parts: list[str], work: Work) -> dict[str, i
 
 async def _first_stages(config: RunConfig, stages: list[str], work: Work) -> dict[str, Any]:
     await preflight(config)
+    config = first_draw(config)
     with start_run(config):
         await read_prompts(config, work)
         await run_stages(config, stages, work)

@@ -30,7 +30,7 @@ async def pipeline(config: RunConfig, work: Work) -> dict[str, Any]:
         await read_prompts(config, work)
         if config.evaluate:
             await hold_out(config, work)
-        await label(config, work, beside="evaluate-base" if config.evaluate else None)
+        config = await label(config, work, beside="evaluate-base" if config.evaluate else None)
         parts = ["sft"] if "revision" in judged_sources(config, "judge") else []
         dataset = await export(config, parts if config.recipe == "paper" else [*parts, "preference"], work)
         base = config.models[config.policy.model].model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Sequence
 
 from cai.conduct.work import Work
@@ -19,21 +20,28 @@ ACTIVE_SHARDS = (
 
 
 async def run_stages(
-    config: RunConfig, stages: Sequence[str], work: Work, shards: Sequence[int] | None = None
+    config: RunConfig,
+    stages: Sequence[str],
+    work: Work,
+    shards: Sequence[int] | None = None,
+    endpoints: Endpoints | None = None,
 ) -> None:
     """Run stages, in order, over these shards (None: all), and show each when it is through.
 
     A shard goes on to its next stage without waiting for the others, within the stages that one managed
-    server can answer; then the next model is served. Stages that are done start no server.
+    server can answer; then the next model is served. Stages that are done start no server. `endpoints`: of
+    models that whoever calls serves already.
     """
     chosen = range(config.shards) if shards is None else shards
     for group in groups(config, stages):
-        if await _all_done(config, group, chosen):
+        if await all_done(config, group, chosen):
             for stage in group:
                 gate(config, stage)
         else:
-            async with serving(config, [role_of(config, stage) for stage in group]) as endpoints:
-                await _run_group(config, group, chosen, work, endpoints)
+            names = [role_of(config, stage) for stage in group]
+            served = serving(config, names) if endpoints is None else contextlib.nullcontext(endpoints)
+            async with served as found:
+                await _run_group(config, group, chosen, work, found)
         for stage in group:
             await work.show(config, stage)
 
@@ -77,7 +85,8 @@ def groups(config: RunConfig, stages: Sequence[str]) -> list[list[str]]:
     return found
 
 
-async def _all_done(config: RunConfig, stages: Sequence[str], shards: Sequence[int]) -> bool:
+async def all_done(config: RunConfig, stages: Sequence[str], shards: Sequence[int]) -> bool:
+    """True where running these stages over these shards would change nothing."""
     nowhere = dict.fromkeys(config.models, NOWHERE)  # for the identity; nothing is asked
     for stage in stages:
         async with opened(config, role_of(config, stage), nowhere) as model:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from cai.conduct.outcome import publish_dataset
 from cai.config import RunConfig
+from cai.draw import write_slices
 from cai.errors import ConfigError
 from cai.export import part_file
 from cai.judges import qualified_judge
@@ -47,8 +48,12 @@ class Work(NamedTuple):
 
 
 async def prompts(config: RunConfig) -> int:
-    """Read the prompt sources and publish their shards; returns the number of prompts."""
-    return sum(report.rows_out for report in write_prompts(config))
+    """Read the prompt sources and publish their shards; returns the number of prompts.
+
+    With a target: as many slices of prompts as the config has shards.
+    """
+    write = write_prompts if config.pairs.target is None else write_slices
+    return sum(report.rows_out for report in write(config))
 
 
 async def held_out(config: RunConfig) -> int:
