@@ -121,6 +121,8 @@ class RunConfig(Section):
             raise ValueError(
                 "recipe 'paper' samples from the SFT model, so it needs both 'sft' and 'dpo' sections"
             )
+        if self.pairs.target is not None:
+            self._check_target()
         policy = self.models[self.policy.model]
         if (self.sft or self.dpo) and policy.backend != "vllm":
             raise ValueError("sft/dpo train the policy's weights; give the policy a vllm model, or drop both")
@@ -138,6 +140,33 @@ class RunConfig(Section):
         if taken := {"sft", "dpo"} & set(self.models):
             raise ValueError(
                 f"models: the name {min(taken)!r} is kept for the trained policy; choose another"
+            )
+        return self
+
+    def _check_target(self) -> None:
+        if self.recipe == "paper":
+            raise ValueError(
+                "pairs.target: recipe 'paper' judges samples of the SFT model, which is trained on all prompts "
+                "first, so none can be drawn later; use recipe 'direct', or leave the target out"
+            )
+        if self.policy.n == 1 and "revision" not in self.pairs.sources:
+            raise ValueError(
+                "pairs.target: one reply a prompt gives no pair of samples; set policy.n to 2 or more, or add "
+                "'revision' to pairs.sources"
+            )
+
+    @model_validator(mode="after")
+    def _engines(self) -> RunConfig:
+        if (self.sft or self.dpo) and self.models[self.policy.model].adapter is not None:
+            raise ValueError(
+                f"models.{self.policy.model}.adapter: training would start from the base without it; merge the "
+                "adapter first and give the merged weights as 'model'"
+            )
+        inside = [name for name, model in self.models.items() if model.managed and model.managed.in_process]
+        if self.ray and inside:
+            raise ValueError(
+                f"models.{inside[0]}.managed.in_process: Ray's workers are other processes; leave it out, or give "
+                "the 'endpoints' of running servers"
             )
         return self
 
