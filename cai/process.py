@@ -49,7 +49,7 @@ def allow_open_files(count: int, what: str) -> None:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise ConfigError(
-            f"{what} needs {needed} open files, but this system allows {hard}; raise the limit (ulimit -Hn {needed}) "
-            "or take fewer"
+            f"{what} needs {needed} open files, but this system allows {hard}; raise its limit (ulimit -Hn {needed}), "
+            "or take fewer of them"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -14,20 +14,29 @@ from cai.config import RunConfig, SourceConfig
 from cai.evaluate.grade import grade_embedded
 from cai.judges import combined, combined_digests, labelled_file
 from cai.pipeline import digest, inputs, rows_file
-from cai.rows import Drop, Judgment, Prompt, Reply, Revision, Row
+from cai.process import allow_open_files
+from cai.rows import Drop, Judgment, Pair, Prompt, Reply, Revision, Row
+from cai.seen import Seen
 from cai.shard import ShardReport, finished, shard_paths, write_manifest
 from cai.sources import read_prompts, shard_of
 from cai.stages.pairs import demonstrations, pairs
-from cai.store import RowsWriter, file_sha256, read_rows, write_json
+from cai.store import BUFFER, RowsWriter, file_sha256, read_rows, write_json
+from cai.target import demonstrations_within, pairs_within, read_reached
+
+BUFFERS = 1 << 24  # bytes held for all shards that prompts are sorted into …
+SMALLEST_BUFFER = 1 << 13  # … and at least for each file
 
 
 class ShardWriter:
     """Writes the rows, drops and manifest of one shard; a context manager. Nothing shows before `publish`."""
 
-    def __init__(self, root: Path, stage: str, shard: int) -> None:
+    def __init__(self, root: Path, stage: str, shard: int, buffer: int = BUFFER) -> None:
         self._stage, self._shard = stage, shard
         self._paths = shard_paths(root, stage, shard)
-        self._kept, self._dropped = RowsWriter(self._paths.rows), RowsWriter(self._paths.drops)
+        self._kept, self._dropped = (
+            RowsWriter(self._paths.rows, buffer),
+            RowsWriter(self._paths.drops, buffer),
+        )
         self._reasons: Counter[str] = Counter()
         self._started = time.monotonic()
 
@@ -83,20 +92,26 @@ def publish_rows(root: Path, stage: str, shard: int, inputs_digest: str, rows: I
         return writer.publish(inputs_digest)
 
 
-def write_prompts(config: RunConfig) -> list[ShardReport]:
-    """Read all sources once and publish the prompts, each in the shard that its id hashes to, with the drops.
+def prompt_rows(config: RunConfig) -> Iterator[Prompt | Drop]:
+    """The prompts of a run and what is no prompt, in the order of its sources.
 
     A prompt that the evaluation holds out is dropped as `held_out`: no model may learn from it.
     """
-
-    def rows() -> Iterator[Prompt | Drop]:
-        held_out = {_content(row) for row in read_prompts(kept_back) if isinstance(row, Prompt)}
+    kept_back = config.evaluate.sources if config.evaluate else ()
+    with contextlib.closing(Seen()) as held_out:
+        for row in read_prompts(kept_back):
+            if isinstance(row, Prompt):
+                held_out.add(_content(row))
         for row in read_prompts(config.prompts):
-            kept = not held_out or isinstance(row, Drop) or _content(row) not in held_out
+            kept = not kept_back or isinstance(row, Drop) or _content(row) not in held_out
             yield row if kept else Drop(id=row.id, stage="prompts", reason="held_out")
 
+
+def write_prompts(config: RunConfig) -> list[ShardReport]:
+    """Read all sources once and publish the prompts, each in the shard that its id hashes to, with the drops."""
     kept_back = config.evaluate.sources if config.evaluate else ()
-    return _publish_prompts(config.root, "prompts", rows, (config.prompts, kept_back), config.shards)
+    origins = (config.prompts, kept_back)
+    return _publish_prompts(config.root, "prompts", lambda: prompt_rows(config), origins, config.shards)
 
 
 def write_held_out(config: RunConfig, sources: Sequence[SourceConfig]) -> ShardReport:
@@ -125,8 +140,10 @@ def _publish_prompts(
         done = [finished(shard_paths(root, stage, shard), depends) for shard in range(shards)]
         if (reports := [report for report in done if report is not None]) == done:
             return reports
+    allow_open_files(2 * shards, f"shards {shards}: sorting the prompts into them")
+    buffer = max(SMALLEST_BUFFER, min(BUFFER, BUFFERS // shards))
     with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(ShardWriter(root, stage, shard)) for shard in range(shards)]
+        writers = [stack.enter_context(ShardWriter(root, stage, shard, buffer)) for shard in range(shards)]
         for row in rows():
             writers[shard_of(row.id, shards)].add(row)
         return [writer.publish(depends) for writer in writers]
@@ -159,23 +176,36 @@ def combine_judges(config: RunConfig, stage: str, shard: int) -> ShardReport:
         return writer.publish(depends)
 
 
-def label_pairs(config: RunConfig, shard: int) -> ShardReport:
-    """Publish the preference pairs of a shard."""
-    origin = "sft-judge" if config.recipe == "paper" else "judge"
-    judgments = read_rows(rows_file(config.root, origin, shard), Judgment)
+def pairs_of(config: RunConfig, shard: int) -> Iterator[Pair | Drop]:
+    """The preference pairs that the judgments of a shard give, and why the others give none."""
+    judgments = read_rows(rows_file(config.root, _judged(config), shard), Judgment)
     if config.recipe == "direct" and "revision" not in config.pairs.sources:
         judgments = (judgment for judgment in judgments if judgment.b.kind == "reply")
-    clamp = config.judge.clamp
-    depends = digest(inputs(config, shard, origin), config.pairs.model_dump(mode="json"), clamp)
-    return publish_rows(config.root, "pairs", shard, depends, pairs(judgments, clamp))
+    return pairs(judgments, config.judge.clamp)
+
+
+def label_pairs(config: RunConfig, shard: int) -> ShardReport:
+    """Publish the preference pairs of a shard, none beyond the target."""
+    reached, rows = read_reached(config), pairs_of(config, shard)
+    settings = [config.pairs.model_dump(mode="json"), config.judge.clamp, reached and reached.last]
+    depends = digest(inputs(config, shard, _judged(config)), *settings)
+    return publish_rows(config.root, "pairs", shard, depends, pairs_within(reached, shard, rows))
+
+
+def _judged(config: RunConfig) -> str:
+    """The stage whose judgments become pairs."""
+    return "sft-judge" if config.recipe == "paper" else "judge"
 
 
 def label_demonstrations(config: RunConfig, shard: int) -> ShardReport:
-    """Publish the SFT demonstrations of a shard."""
+    """Publish the SFT demonstrations of a shard, none for prompts beyond the target."""
+    reached = read_reached(config)
     rows = demonstrations(
         read_rows(rows_file(config.root, "revise", shard), Revision),
         read_rows(rows_file(config.root, "judge", shard), Judgment),
         config.pairs.reply_tags,
     )
-    depends = digest(inputs(config, shard, "revise", "judge"), config.pairs.model_dump(mode="json"))
-    return publish_rows(config.root, "demonstrations", shard, depends, rows)
+    settings = [config.pairs.model_dump(mode="json"), reached and reached.prompt]
+    depends = digest(inputs(config, shard, "revise", "judge"), *settings)
+    found = demonstrations_within(config, reached, shard, rows)
+    return publish_rows(config.root, "demonstrations", shard, depends, found)

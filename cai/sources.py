@@ -2,12 +2,13 @@
 
 Ids decide everything later (draws, seeds, shards), so they are stable: a row's own id, or a digest of its
 conversation. Own ids of every source but the first stand behind that source's name, so that a source added at the
-end changes no id that was there. Of a row that is done, two 16-byte digests stay in memory (some 200 bytes). A
-source of which nothing can be used is a ConfigError, raised before anything is paid for.
+end changes no id that was there. Of a row that is done, two 16-byte digests are kept, on disk. A source of which
+nothing can be used is a ConfigError, raised before anything is paid for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import itertools
@@ -23,6 +24,7 @@ from cai.conversation import COLUMNS, Turns, Unusable, column_of, conversation
 from cai.errors import ConfigError
 from cai.records import SUFFIXES, BadRecord, check_source, origin, read_records
 from cai.rows import Drop, Prompt
+from cai.seen import Seen
 
 STAGE = "prompts"
 ID_COLUMNS = ("id", "prompt_id", "question_id")
@@ -45,17 +47,16 @@ def shard_of(prompt_id: str, shards: int) -> int:
 
 
 def _stream(sources: Sequence[SourceConfig]) -> Iterator[Prompt | Drop]:
-    names, seen, ids = _names(sources), set[bytes](), set[bytes]()
-    for number, (source, name) in enumerate(zip(sources, names, strict=True)):
-        yield from _Reader(source, name, name if number else "", seen, ids).rows()
+    names = _names(sources)
+    with contextlib.closing(Seen()) as seen, contextlib.closing(Seen()) as ids:
+        for number, (source, name) in enumerate(zip(sources, names, strict=True)):
+            yield from _Reader(source, name, name if number else "", seen, ids).rows()
 
 
 class _Reader:
     """One source on its way. `seen` and `ids` are shared: digests of all conversations and ids so far."""
 
-    def __init__(
-        self, source: SourceConfig, name: str, prefix: str, seen: set[bytes], ids: set[bytes]
-    ) -> None:
+    def __init__(self, source: SourceConfig, name: str, prefix: str, seen: Seen, ids: Seen) -> None:
         self._source, self._name, self._prefix = source, name, prefix
         self._seen, self._ids = seen, ids
         self._kept = 0
@@ -97,18 +98,16 @@ class _Reader:
         if self._source.only_tags and not set(tags) & set(self._source.only_tags):
             return drop("tag_filtered", f"its tags are {', '.join(tags) or 'none'}")
         digest = _digest(turns)
-        if digest in self._seen:
+        if not self._seen.add(digest):
             return drop("duplicate", "the same conversation came before")
-        self._seen.add(digest)
         row_id = self._unique(own or digest.hex()[:24], digest)
         return Prompt(id=row_id, messages=turns, tags=tags, source=self._name)
 
     def _unique(self, row_id: str, digest: bytes) -> str:
         """`row_id`, or with a digest of the conversation behind it where another prompt has that id."""
         unique, salt = row_id, digest
-        while (key := _hash(unique.encode())) in self._ids:
+        while not self._ids.add(_hash(unique.encode())):
             unique, salt = f"{row_id}.{salt.hex()[:12]}", _hash(salt)
-        self._ids.add(key)
         return unique
 
     def _check_columns(self, row: Mapping[str, Any]) -> None:

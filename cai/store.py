@@ -28,6 +28,7 @@ from cai.errors import StoreError
 from cai.rows import Row
 
 Model = TypeVar("Model", bound=BaseModel)
+BUFFER = 1 << 18
 
 
 class Published(Row):
@@ -75,16 +76,19 @@ def explain(error: ValueError) -> str:
 
 
 class RowsWriter:
-    """Writes rows to a temporary file beside `path`; `publish` puts it in place, `discard` removes it."""
+    """Writes rows to a temporary file beside `path`; `publish` puts it in place, `discard` removes it.
 
-    def __init__(self, path: Path) -> None:
+    `buffer`: bytes that are held before they are written.
+    """
+
+    def __init__(self, path: Path, buffer: int = BUFFER) -> None:
         self.path = path
         self.rows = 0
         self._digest = hashlib.sha256()
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         with guard(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._temporary.open("xb", buffering=1 << 18)
+            self._file = self._temporary.open("xb", buffering=buffer)
 
     def write(self, row: BaseModel) -> None:
         """Append one row."""
