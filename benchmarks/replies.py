@@ -71,9 +71,9 @@ def kind_of(body: bytes) -> Kind:
     """What a request body asks for, by the words of the default templates."""
     if b'"structured_outputs"' in body or b"the letter A or B" in body:
         return Kind.CHOICE
-    if b"VERDICT:" in body:
-        return Kind.CRITIQUE
-    return Kind.REVISION if b"Write nothing but the new reply" in body else Kind.REPLY
+    if b"Write nothing but the new reply" in body:
+        return Kind.REVISION
+    return Kind.CRITIQUE if b"VERDICT:" in body else Kind.REPLY
 
 
 def digest(body: bytes) -> bytes:
