@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cai.conduct.dataset import judge
 from cai.conduct.work import HERE
@@ -16,7 +18,9 @@ from cai.config import RunConfig
 from cai.config_file import validate_config
 from cai.errors import TargetError
 from cai.pipeline import read_stage
+from cai.plan.make import make_plan
 from cai.report.status import read_json, run_status
+from cai.report.summary import print_status
 from cai.rows import Demonstration, Pair
 from cai.target import SLICE
 from tests.flows.small import CONSTITUTION, small_config
@@ -196,3 +200,33 @@ async def test_without_the_target_again(tmp_path: Path) -> None:
         assert {stage["shards"] for stage in stages.values()} == {2} and stages["prompts"][
             "rows_out"
         ] == PROMPTS
+
+
+async def test_a_plan_says_what_it_counts_for(tmp_path: Path) -> None:
+    """Before the run the fewest prompts that can do, after it those that did, with nothing left to ask."""
+    async with wire_server(reply=model(0.5)) as server:
+        config = targeted(tmp_path, server, 60)
+        fresh = await asyncio.to_thread(make_plan, config)
+        assert fresh.assumed is not None and "counted for 64 prompts, the fewest that can" in fresh.assumed
+        await judge(config, HERE)
+        drawn = read_json(config.root / "target.json")["drawn"]
+        done = await asyncio.to_thread(make_plan, config)
+        assert (done.calls.high, done.dataset) == (0, "unchanged")
+        assert (
+            done.assumed is not None and f"for {drawn} prompts, as many as the run has drawn" in done.assumed
+        )
+        more = await asyncio.to_thread(make_plan, targeted(tmp_path, server, 120))
+        asked = server.calls
+        await judge(targeted(tmp_path, server, 120), HERE)
+    assert more.assumed is not None and "pairs a prompt that the run has got so far" in more.assumed
+    assert more.calls.low <= server.calls - asked + SLICE * 8 and more.dataset == "open"
+
+
+async def test_status_says_what_was_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prompts that were not drawn, and pairs that were left out, are counted."""
+    async with wire_server(reply=model(1.0)) as server:
+        config = targeted(tmp_path, server, 50)
+        await judge(config, HERE)
+    print_status(run_status(config.root), Console(width=200))
+    said = "50 pairs reached: drawn 64 of 400 prompts; 14 accepted pairs beyond the target left out"
+    assert said in capsys.readouterr().out

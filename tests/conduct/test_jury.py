@@ -1,4 +1,4 @@
-"""Juries and cascades through the flow: each judge is asked what it must be, and what they add up to is published."""
+"""Juries and cascades in a run: each judge is asked what it must be, and what they add up to is published."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import flow
-from prefect.artifacts import Artifact
 
 from cai.conduct.dataset import combine
 from cai.conduct.stages import groups, run_stages
+from cai.conduct.work import HERE
 from cai.config import RunConfig
 from cai.judge.label import JudgeRule, Label, pool
 from cai.judges import judge_stages
@@ -23,8 +22,7 @@ from cai.report.status import run_status
 from cai.report.tables import judges_table
 from cai.rows import Drop, Judgment, Pair
 from cai.store import read_rows
-from flows.judge import judge
-from flows.tasks import PREFECT
+from tests.conduct.here import judge
 from tests.flows.small import obliging, published, small_config, small_run
 from tests.wire import Answer, Fault, Json, Wire, wire_server
 
@@ -181,11 +179,6 @@ async def test_a_cascade_asks_its_last_judge_only_what_is_left(tmp_path: Path) -
     assert used["cost"] == pytest.approx(sum(status["stages"][f"judge-{n}"]["cost"] for n in ("x", "y")))
     assert judges_table("judge", used).row_count == 2
     assert run_status(single.root)["judges"] == {}
-    artifact = await Artifact.aget("small-judges-judge")
-    assert artifact is not None
-    table = json.loads(str(artifact.data))
-    assert [row["judge"] for row in table] == ["x", "y", "all", "saving"]
-    assert table[3]["saved_calls"] == saving["saved_calls"]
 
 
 async def test_a_cascade_goes_on_where_an_endpoint_fails(tmp_path: Path) -> None:
@@ -220,13 +213,8 @@ async def test_the_samples_of_the_paper_recipe_are_judged_by_all(tmp_path: Path)
         await judge(config)
         (config.root / "generate").rename(config.root / "sft-generate")  # as though the SFT model had sampled
         paper = config.model_copy(update={"recipe": "paper"})
-
-        @flow(validate_parameters=False)
-        async def second_half(config: RunConfig) -> None:
-            await run_stages(config, list(judge_stages(config, "sft-judge")), PREFECT)
-            await combine(config, "sft-judge", PREFECT)
-
-        await second_half(paper)
+        await run_stages(paper, list(judge_stages(paper, "sft-judge")), HERE)
+        await combine(paper, "sft-judge", HERE)
     found = run_status(config.root)
     assert list(found["stages"])[2:9] == [
         "judge-x", "judge-y", "judge", "sft-generate", "sft-judge-x", "sft-judge-y", "sft-judge"

@@ -18,8 +18,7 @@ from cai.config import RunConfig
 from cai.errors import ConfigError, JudgeError
 from cai.pipeline import read_stage
 from cai.rows import Judgment
-from flows.pipeline import pipeline
-from flows.qualify import calibrate, qualify
+from tests.conduct.here import calibrate, pipeline, qualify
 from tests.flows.small import obliging, small_config, small_run, write_inputs
 from tests.test_judge_replay import FIELDS, figures
 from tests.wire import Answer, Json, asked_choices, wire_server

@@ -1,4 +1,4 @@
-"""The flows leave `filter.json`, and its counts are those of the other reports."""
+"""A run leaves `filter.json`, and its counts are those of the other reports."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from pathlib import Path
 import pytest
 
 from cai.report.status import run_status
-from flows.judge import judge
-from flows.pipeline import pipeline
+from tests.conduct.here import judge, pipeline
 from tests.flows.small import obliging, small_run
 from tests.wire import wire_server
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_flows_say_what_the_filter_did(tmp_path: Path) -> None:
+async def test_runs_say_what_the_filter_did(tmp_path: Path) -> None:
     """Kept judgments are those that were offered as pairs, after the judge flow as after the pipeline."""
     async with wire_server(reply=obliging) as server:
         config = small_run(tmp_path, server.openai_url)
-        for flow in (judge, pipeline):
+        for run in (judge, pipeline):
             (config.root / "filter.json").unlink(missing_ok=True)
-            await flow(config)
+            await run(config)
             status = run_status(config.root)
             pairs = status["stages"]["pairs"]
             assert status["filter"]["judged"] == status["stages"]["judge"]["rows_out"]

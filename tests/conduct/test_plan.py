@@ -18,8 +18,7 @@ from cai.pipeline import read_stage
 from cai.plan.make import make_plan
 from cai.plan.rows import Plan
 from cai.rows import Judgment, Revision
-from flows.judge import judge
-from flows.pipeline import pipeline
+from tests.conduct.here import judge, pipeline
 from tests.flows.small import CONSTITUTION, ROWS, obliging, small_run
 from tests.wire import Answer, Json, Wire, asked_choices, wire_server
 

@@ -15,8 +15,7 @@ from cai.report.status import run_status
 from cai.report.summary import print_status
 from cai.rows import Judgment, Pair, Revision
 from cai.store import read_rows
-from flows.judge import judge
-from flows.pipeline import pipeline
+from tests.conduct.here import judge, pipeline
 from tests.flows.small import CONSTITUTION, ROWS, obliging, small_run
 from tests.wire import wire_server
 
