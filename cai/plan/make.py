@@ -13,10 +13,12 @@ from cai.config import RunConfig
 from cai.judges import judge_stages, judged_sources, qualify_stage
 from cai.pipeline import rows_file
 from cai.plan.rows import Plan, State
+from cai.plan.target import end_dataset, plan_draw
 from cai.plan.walk import Expected, Walk
 from cai.preflight import check_inputs
 from cai.publish import combine_judges, label_demonstrations, label_pairs, write_held_out, write_prompts
 from cai.qualification import is_gated
+from cai.report.status import shard_reports
 from cai.serving import with_policy
 from cai.shard import ShardReport
 from cai.store import file_sha256
@@ -32,12 +34,17 @@ def make_plan(config: RunConfig) -> Plan:
     check_inputs(config)
     beside = config.root if config.root.is_dir() else None
     with tempfile.TemporaryDirectory(prefix=".plan-", dir=beside) as folder:
-        return asyncio.run(_plan(Walk(config, Path(folder))))
+        scratch, assumed = config.model_copy(update={"outputs": folder}), None
+        if config.pairs.target is None:
+            write_prompts(scratch)
+        else:
+            config, assumed = plan_draw(config, scratch)
+        return asyncio.run(_plan(Walk(config, Path(folder)), assumed))
 
 
-async def _plan(walk: Walk) -> Plan:
+async def _plan(walk: Walk, assumed: str | None) -> Plan:
     config = walk.config
-    prompts = sum(report.rows_out for report in write_prompts(walk.scratch))
+    prompts = sum(report.rows_out for report in shard_reports(walk.scratch.root, "prompts"))
     if is_gated(config):
         for judge in config.judge.judges:
             await walk.stage(qualify_stage(judge))
@@ -57,7 +64,7 @@ async def _plan(walk: Walk) -> Plan:
         if config.evaluate.grader == "judge":
             await _grade(walk)
     plans = tuple(plan for found in walk.done.values() for plan in found)
-    return Plan(run=str(config.root), stages=plans, dataset=dataset)
+    return Plan(run=str(config.root), stages=plans, dataset=dataset, assumed=assumed)
 
 
 async def _judge(walk: Walk, stage: str, origin: str) -> None:
@@ -91,9 +98,13 @@ def _dataset(walk: Walk, joint: str, parts: list[str]) -> State:
         return "open"
     if "revision" not in judged_sources(walk.config, "judge"):
         parts = [part for part in parts if part != "sft"]
-    for shard in range(walk.config.shards):
-        if not walk.config.judge.model:
+    shards = range(walk.config.shards)
+    if not walk.config.judge.model:
+        for shard in shards:
             combine_judges(walk.scratch, joint, shard)
+    if walk.config.pairs.target is not None and not end_dataset(walk.scratch):
+        return "open"
+    for shard in shards:
         for part in parts:
             stage, label = LABELS[part]
             label(walk.scratch, shard)
@@ -125,9 +136,7 @@ async def _on_policy(walk: Walk, demonstrations: State, prompts: int) -> State:
 
 async def _evaluate(walk: Walk, unchanged: bool) -> None:
     """Replies of trained models to the held-out prompts; all may be asked where training may run."""
-    for kind in ("sft", "dpo"):
-        if getattr(walk.config, kind) is None:
-            continue
+    for kind in walk.config.policies:
         policy = _trained(walk, kind) if unchanged else None
         if policy is not None:
             await walk.stage(f"evaluate-{kind}", policy=policy)

@@ -59,11 +59,15 @@ class StagePlan(Row):
 
 
 class Plan(Row):
-    """What a run would do. `dataset`: `unchanged`, `changed`, or `open` where that depends on replies yet to come."""
+    """What a run would do. `dataset`: `unchanged`, `changed`, or `open` where that depends on replies yet to come.
+
+    `assumed`: with a target of pairs, for how many prompts this is counted, and why.
+    """
 
     run: str
     stages: tuple[StagePlan, ...]
     dataset: State
+    assumed: str | None = None
 
     @property
     def calls(self) -> Calls:

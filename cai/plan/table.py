@@ -41,6 +41,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     table.add_row("all", "", "", f"{plan.held:,}", span(plan.calls), tokens, *((cost,) if priced else ()))
     console.print(table)
     console.print(DATASET[plan.dataset], soft_wrap=True)
+    if plan.assumed is not None:
+        console.print(plan.assumed, soft_wrap=True, highlight=False)
     for line in batch_lines(plan):
         console.print(plain(line), soft_wrap=True, highlight=False)
 

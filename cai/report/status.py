@@ -131,6 +131,7 @@ def run_status(root: Path) -> dict[str, Any]:
         "filter": read_json(root / "filter.json"),
         "coverage": read_json(root / "coverage.json"),
         "edit": read_json(root / "edit.json"),
+        "target": read_json(root / "target.json"),
         "evaluation": read_json(root / "evaluation.json") or {},
         "report": str(root / "report.html") if (root / "report.html").is_file() else None,
     }

@@ -21,6 +21,14 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     if status["evaluation"]:
         console.print(evaluation_table(status["evaluation"]))
     root = f"{status['config']['outputs']}/{status['run']}"
+    if reached := status["target"]:
+        beyond = reached["pairs"] - reached["target"]
+        console.print(
+            f"target   {reached['target']:,} pairs reached: drawn {reached['drawn']:,} of {reached['prompts']:,} "
+            f"prompts; {beyond:,} accepted pairs beyond the target left out",
+            soft_wrap=True,
+            highlight=False,
+        )
     if status["dataset"]:
         parts = ", ".join(f"{part} {rows:,} rows" for part, rows in status["dataset"].items())
         console.print(f"dataset  {plain(root)}/dataset  ({parts})", soft_wrap=True)
