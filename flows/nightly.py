@@ -113,7 +113,10 @@ async def nightly(
             await check_constitution(config, min_pass_rate)
         taken = await inbox_task(config, inbox, settle_s)
         config = with_inbox(config)
-        await pipeline(config)
+        done = await pipeline(config)
+        config = config.model_copy(
+            update={"shards": done["config"]["shards"]}
+        )  # with a target: as many as were drawn
         changes = await version_task(config)
     left = f"; left in the inbox: {', '.join(taken.left)}" if taken.left else ""
     said = (

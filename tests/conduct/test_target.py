@@ -13,10 +13,11 @@ import pytest
 from rich.console import Console
 
 from cai.conduct.dataset import judge
+from cai.conduct.pipeline import pipeline
 from cai.conduct.work import HERE
 from cai.config import RunConfig
 from cai.config_file import validate_config
-from cai.errors import TargetError
+from cai.errors import ProviderError, TargetError
 from cai.pipeline import read_stage
 from cai.plan.make import make_plan
 from cai.report.status import read_json, run_status
@@ -24,7 +25,7 @@ from cai.report.summary import print_status
 from cai.rows import Demonstration, Pair
 from cai.target import SLICE
 from tests.flows.small import CONSTITUTION, small_config
-from tests.wire import Answer, Json, Wire, asked_choices, echo, wire_server
+from tests.wire import Answer, Fault, Json, Wire, asked_choices, echo, wire_server
 
 pytestmark = pytest.mark.anyio
 PROMPTS = 400
@@ -36,6 +37,8 @@ def model(share: float, revised: bool = False) -> Callable[[Json], Answer]:
     def reply(body: Json) -> Answer:
         text = body["messages"][-1]["content"]
         number = int(re.findall(r"about (\d+)", text)[0])
+        if "Yes" in asked_choices(body):
+            return Answer("Yes", {"Yes": 0.9, "No": 0.1})
         if asked_choices(body):
             a, b = re.findall(r"reply [AB]>\n(.*?)\n</", text, re.S)
             sure = 0.5 if (number * 37) % 100 >= 100 * share else 0.95 if a > b else 0.05
@@ -128,6 +131,9 @@ async def test_the_same_bytes_whatever_the_waves(tmp_path: Path) -> None:
             config = targeted(folder, server, 50, concurrency=concurrency)
             await judge(config, HERE)
             found.append((dataset(config), read_json(config.root / "target.json")))
+        calls = server.calls  # wider waves, in a folder where all that is needed is there
+        await judge(targeted(tmp_path / "4", server, 50, concurrency=300), HERE)
+        assert server.calls == calls
     assert found[0][0] == found[1][0] == found[2][0] and len(found[0][0]) == 2
     assert {one["last"] for _, one in found} == {found[0][1]["last"]}
     assert found[0][1]["drawn"] < found[2][1]["drawn"]
@@ -230,3 +236,53 @@ async def test_status_says_what_was_drawn(tmp_path: Path, capsys: pytest.Capture
     print_status(run_status(config.root), Console(width=200))
     said = "50 pairs reached: drawn 64 of 400 prompts; 14 accepted pairs beyond the target left out"
     assert said in capsys.readouterr().out
+
+
+async def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    """Nothing that was answered is asked again, and the dataset is that of a run that was never stopped."""
+    (tmp_path / "whole").mkdir()
+    async with wire_server(reply=model(0.3)) as server:
+        whole = targeted(tmp_path / "whole", server, 50)
+        await judge(whole, HERE)
+        needed = server.calls
+
+    def faults(number: int) -> Fault | None:
+        return Fault(status=404) if number >= needed // 2 and not healed else None
+
+    healed = False
+    async with wire_server(reply=model(0.3), faults=faults) as server:
+        config = targeted(tmp_path, server, 50)
+        with pytest.raises(ProviderError):
+            await judge(config, HERE)
+        wasted = server.calls - needed // 2
+        healed = True
+        await judge(config, HERE)
+        assert dataset(config) == dataset(whole)
+        assert server.calls <= needed + wasted + config.models["toy"].max_concurrency
+
+
+async def test_a_whole_run_with_a_judge_to_be_measured(tmp_path: Path) -> None:
+    """The judge is measured first, held-out prompts are never drawn, and the run ends with its evaluation."""
+    pairs = [
+        {"id": f"l{n}", "prompt": f"Tell me about {n}.", "a": f"{'ab'[n % 2]} says", "b": f"{'ba'[n % 2]} says",
+         "gold": "BA"[n % 2]}
+        for n in range(40)
+    ]  # fmt: skip
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    held = [{"id": f"h{n}", "prompt": f"Tell me about {n}.", "tags": ["helpful"]} for n in range(10)]
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held))
+    judged = {"model": "toy", "require_qualification": True, "labelled": str(tmp_path / "pairs.jsonl")}
+    async with wire_server(reply=model(1.0)) as server:
+        config = targeted(
+            tmp_path, server, 70, judge=judged,
+            evaluate={"grader": "judge", "sources": [{"path": str(tmp_path / "held.jsonl")}]},
+        )  # fmt: skip
+        status = await pipeline(config, HERE)
+        calls = server.calls
+        again = await pipeline(config, HERE)
+        assert server.calls == calls and again["stages"] == status["stages"]
+    assert status["state"] == "finished" and status["dataset"]["preference"] == 70
+    assert status["qualification"]["qualified"] and status["evaluation"]["base"]["helpful"]["n"] == 10
+    assert status["stages"]["prompts"]["drops"]["held_out"] == 10
+    assert (status["target"]["prompt"], status["target"]["prompts"]) == ("p79", PROMPTS - 10)
+    assert status["config"]["shards"] == 2
