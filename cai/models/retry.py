@@ -37,11 +37,11 @@ from cai.models.pace import Pacer, unpaced
 __all__ = ["AttemptFailed", "RetryPolicy", "Why", "connection_failure", "http_failure", "retry_after"]
 
 T = TypeVar("T")
-BASE_S = 0.25  # the mean first wait is half of it: short beside a reply, and doubled with every failure
+BASE_S = 0.125  # the mean first wait is half of it: short beside a reply, and doubled with every failure
 CAP_S = 30.0
 CONNECT_TIMEOUT_S = 20.0
 KEEP_ALIVE_S = 30.0  # an idle connection; well below the minute or so after which servers close it
-ATTEMPTS = 8  # some 16 s of waits on average, so that a server that restarts is outlived
+ATTEMPTS = 9  # some 16 s of waits on average, so that a server that restarts is outlived
 FEW_ATTEMPTS = 3  # nobody listens, or the reply is not the protocol: more of the same rarely helps
 DETAIL_CHARS = 300
 
