@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from cai import serving
-from cai.config import ModelConfig, PriceConfig
+from cai.config import ModelConfig, PriceConfig, RunConfig
 from cai.errors import BatchError, ConfigError, ProviderError, StoreError
 from cai.models import open_model, probe, retry
 from cai.models.base import ChatModel, Completion, Request
@@ -409,6 +409,24 @@ async def test_a_change_of_mode_keeps_the_journal(backend: Backend, tmp_path: Pa
 
 
 @every_backend
+async def test_replies_that_the_journal_lost(backend: Backend, tmp_path: Path) -> None:
+    """A power cut may take the journal's last second: the replies are read again at the provider, not paid again."""
+    arguments: dict[str, Any] = {"stage": "batch", "shard": 0, "root": tmp_path, "step": step, "limit": ROWS}
+    reports = []
+    async with batch_server() as server:
+        for _ in range(2):
+            async with opened(backend, server, tmp_path) as model:
+                reports.append(
+                    await run_shard(rows=prompts(ROWS), model=model, inputs_digest="d", **arguments)
+                )
+            shard_paths(tmp_path, "batch", 0).journal.unlink()
+            shard_paths(tmp_path, "batch", 0).manifest.unlink()
+    assert [report.calls_made for report in reports] == [2 * ROWS] * 2
+    assert reports[0].rows.sha256 == reports[1].rows.sha256
+    assert set(server.seen.values()) == {1}
+
+
+@every_backend
 async def test_shards_share_a_batch(backend: Backend, tmp_path: Path, full: None) -> None:
     """Eight shards side by side make one batch for each call of their chains, from one ledger."""
     shards, rows = 8, 3
@@ -475,5 +493,14 @@ def test_the_config_of_a_batch() -> None:
     assert ModelConfig.model_validate(fields).max_concurrency == 10_000
     assert ModelConfig.model_validate({**fields, "max_concurrency": 7}).max_concurrency == 7
     assert ModelConfig.model_validate({**fields, "mode": "live"}).max_concurrency == 64
+    inputs = {
+        "name": "r",
+        "constitution": "c.yaml",
+        "prompts": [{"path": "p.jsonl"}],
+        "models": {"toy": fields},
+    }
+    roles = {role: {"model": "toy"} for role in ("policy", "critic", "judge")}
+    with pytest.raises(ValueError, match=r"models\.toy\.mode: one process collects.*leave out 'ray'"):
+        RunConfig.model_validate({**inputs, **roles, "ray": {"workers": 2}})
     with pytest.raises(ValueError, match="'limits' are of live calls"):
         ModelConfig.model_validate({**fields, "limits": {"requests_per_minute": 5}})

@@ -146,30 +146,31 @@ class BatchModel:
         queue, self._queue, self._bytes = self._queue, {}, 0
         if not queue:
             return
+        entries = [Entry(waiting.key, waiting.request) for waiting in queue.values()]
         digest = hashlib.blake2b(digest_size=16)
-        for waiting in queue.values():
-            digest.update(self._provider.line(Entry(waiting.key, waiting.request)) + b"\n")
+        for entry in entries:
+            digest.update(self._provider.line(entry) + b"\n")
         try:
             batch = self._desk.ledger.intend(list(queue), digest.hexdigest())
         except CaiError as error:
             for waiting in queue.values():
                 waiting.fail(_copy(error))
             return
-        self._start(Job(batch, queue), new=True)
+        self._start(Job(batch, queue), entries)
 
     def _join(self, batch: Batch, waiting: Waiting) -> None:
         """Wait for a batch that was submitted before."""
         if batch not in self._jobs:
-            self._start(Job(batch), new=False)
+            self._start(Job(batch), ())
         job, _ = self._jobs[batch]
         job.waiting[waiting.key] = waiting
 
-    def _start(self, job: Job, *, new: bool) -> None:
-        self._jobs[job.batch] = job, asyncio.create_task(self._follow(job, new=new))
+    def _start(self, job: Job, entries: Sequence[Entry]) -> None:
+        self._jobs[job.batch] = job, asyncio.create_task(self._follow(job, entries))
 
-    async def _follow(self, job: Job, *, new: bool) -> None:
+    async def _follow(self, job: Job, entries: Sequence[Entry]) -> None:
         try:
-            await follow(self._desk, job, new=new)
+            await follow(self._desk, job, entries)
         except Exception as error:
             for waiting in list(job.waiting.values()):
                 waiting.fail(_copy(error))

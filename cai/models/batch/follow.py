@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from cai.errors import BatchError, ProviderError
 from cai.models.batch.deliver import Desk, Job, deliver
@@ -22,11 +23,17 @@ SETTLE_S = 60.0  # how long after the intent a submission that was cut off may s
 GATHER_S = 1.0  # without another request for a batch that has ended, before its results are read
 
 
-async def follow(desk: Desk, job: Job, *, new: bool) -> None:
-    """See a batch through to its results; `new`: it has to be submitted. Raises BatchError, fatal ProviderError."""
+async def follow(desk: Desk, job: Job, entries: Sequence[Entry]) -> None:
+    """See a batch through to its results. Raises BatchError, fatal ProviderError.
+
+    `entries`: its requests, to be submitted; none for a batch of an earlier run.
+    """
     batch = job.batch
     try:
-        ids = [batch.id] if batch.id else await (_submit(desk, job) if new else _find(desk, batch))
+        if batch.id is None:
+            ids = await (_submit(desk, batch, entries) if entries else _find(desk, batch))
+        else:
+            ids = [batch.id]
         for id_ in ids:
             await _ended(desk, job, id_)
             if await deliver(desk, job, id_):
@@ -39,10 +46,9 @@ async def follow(desk: Desk, job: Job, *, new: bool) -> None:
         raise BatchError(_stuck(desk, job, error)) from error
 
 
-async def _submit(desk: Desk, job: Job) -> list[str]:
+async def _submit(desk: Desk, batch: Batch, entries: Sequence[Entry]) -> list[str]:
     """Submit the batch; returns its id, or those that it may have where the answer to a submission was lost."""
-    batch, provider = job.batch, desk.provider
-    entries = [Entry(waiting.key, waiting.request) for waiting in job.waiting.values()]
+    provider = desk.provider
     prepared = await provider.call(lambda: provider.prepare(batch, entries))
     unsure, sent = False, 0.0
 
