@@ -78,6 +78,10 @@ class ProviderError(CaiError):
         super().__init__(message)
         self.kind = kind
 
+    def __reduce__(self) -> tuple[type[ProviderError], tuple[ProviderErrorKind, str]]:
+        """For the way here from another process."""
+        return type(self), (self.kind, str(self))
+
     @property
     def fatal(self) -> bool:
         """True where every further call would fail the same way, so the run must stop."""

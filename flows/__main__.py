@@ -15,6 +15,7 @@ from typing import Any
 if sys.argv[1:2] != ["deploy"]:  # what is served tells of its runs
     # our own progress and errors are what a terminal shows
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")
 
 from rich.console import Console
 

@@ -14,6 +14,7 @@ from typing import Any
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from cai.config import RunConfig
+from cai.config.training import KINDS
 from cai.judges import joint_stage
 from cai.pipeline import read_stage
 from cai.report.coverage_view import rows_of
@@ -76,8 +77,7 @@ TABLES: dict[str, tuple[str | None, Callable[[Path], Rows]]] = {
     "qualification": (None, _qualification),
     "coverage": ("what each principle did", _coverage),
     "evaluation": (None, _evaluation),
-    "train-sft": (None, partial(_training, "sft")),
-    "train-dpo": (None, partial(_training, "dpo")),
+    **{f"train-{kind}": (None, partial(_training, kind)) for kind in KINDS},
 }
 
 

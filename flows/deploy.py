@@ -93,7 +93,7 @@ def wanted_of(config: RunConfig, arguments: argparse.Namespace) -> list[Wanted]:
 
 def _able(config: RunConfig, inbox: str | None) -> list[str]:
     """The flows that the config has what it takes for."""
-    needs = {"train": config.sft or config.dpo, "evaluate": config.evaluate, "nightly": inbox}
+    needs = {"train": config.trained, "evaluate": config.evaluate, "nightly": inbox}
     return [name for name in FLOWS if needs.get(name, True)]
 
 
@@ -108,7 +108,7 @@ def _check(name: str, config: RunConfig, inbox: str | None) -> None:
             raise ConfigError("--flow nightly needs --inbox FOLDER, where new prompt files come in")
         check_inbox(SourceConfig(path=inbox))
     elif name not in _able(config, inbox):
-        sections = "sft or dpo" if name == "train" else "evaluate"
+        sections = "that trains (sft, dpo, …)" if name == "train" else "evaluate"
         raise ConfigError(
             f"--flow {name}: the config has no section {sections}; add it, or choose another flow"
         )

@@ -9,10 +9,12 @@ from prefect import flow
 from cai.conduct import models
 from cai.config import RunConfig
 from cai.config_file import override_config
-from flows.tasks import PREFECT
+from flows.tasks import tasks_of
 
 
 @flow(name="cai-evaluate")
 async def evaluate(config: RunConfig, overrides: list[str] | None = None) -> dict[str, Any]:
     """Evaluate the models of a run that has been trained."""
-    return await models.evaluate(override_config(config, overrides or []), PREFECT)
+    config = override_config(config, overrides or [])
+    with tasks_of(config) as work:
+        return await models.evaluate(config, work)

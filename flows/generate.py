@@ -9,10 +9,12 @@ from prefect import flow
 from cai.conduct import dataset
 from cai.config import RunConfig
 from cai.config_file import override_config
-from flows.tasks import PREFECT
+from flows.tasks import tasks_of
 
 
 @flow(name="cai-generate")
 async def generate(config: RunConfig, overrides: list[str] | None = None) -> dict[str, Any]:
     """Prompts and replies of a run, and nothing more."""
-    return await dataset.generate(override_config(config, overrides or []), PREFECT)
+    config = override_config(config, overrides or [])
+    with tasks_of(config) as work:
+        return await dataset.generate(config, work)

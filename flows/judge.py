@@ -7,10 +7,12 @@ from prefect import flow
 from cai.conduct import dataset
 from cai.config import RunConfig
 from cai.config_file import override_config
-from flows.tasks import PREFECT
+from flows.tasks import tasks_of
 
 
 @flow(name="cai-judge")
 async def judge(config: RunConfig, overrides: list[str] | None = None) -> dict[str, int]:
     """A run up to its dataset, without training. The paper recipe judges SFT samples, so it needs the pipeline."""
-    return await dataset.judge(override_config(config, [*(overrides or []), "recipe=direct"]), PREFECT)
+    config = override_config(config, [*(overrides or []), "recipe=direct"])
+    with tasks_of(config) as work:
+        return await dataset.judge(config, work)

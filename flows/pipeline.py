@@ -9,7 +9,7 @@ from prefect import flow
 from cai.conduct import pipeline as conduct
 from cai.config import RunConfig
 from cai.config_file import override_config
-from flows.tasks import PREFECT
+from flows.tasks import tasks_of
 
 
 @flow(name="cai-pipeline")
@@ -18,4 +18,6 @@ async def pipeline(config: RunConfig, overrides: list[str] | None = None) -> dic
 
     `overrides`: `dotted.key=value` changes to the config, as with `cai run --set`.
     """
-    return await conduct.pipeline(override_config(config, overrides or []), PREFECT)
+    config = override_config(config, overrides or [])
+    with tasks_of(config) as work:
+        return await conduct.pipeline(config, work)

@@ -6,6 +6,8 @@ backend has the one retry policy, our manifests know what is done.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from prefect import task
@@ -17,30 +19,30 @@ from cai.config import RunConfig
 from cai.serving import Endpoints
 from cai.shard import ShardReport
 from flows.artifacts import show
+from flows.workers import on_ray, stage_there
 
 TASK: dict[str, Any] = {"retries": 0, "cache_policy": NO_CACHE, "persist_result": False}
 
-STAGES = {
-    name: task(name=name, task_run_name=run_name, **TASK)(work.stage)
-    for name, run_name in (
-        ("generate", "{stage}-{shard}"),
-        ("revise", "{stage}-{shard}"),
-        ("judge", "{stage}-{shard}"),
-        ("qualify", "{stage}"),
-        ("evaluate", "{stage}"),
-        ("grade", "{stage}"),
-    )
+RUN_NAMES = {
+    "generate": "{stage}-{shard}",
+    "revise": "{stage}-{shard}",
+    "judge": "{stage}-{shard}",
+    "qualify": "{stage}",
+    "evaluate": "{stage}",
+    "grade": "{stage}",
 }
-
-
-async def run_stage(config: RunConfig, stage: str, shard: int, endpoints: Endpoints) -> ShardReport:
-    """One stage over one shard, as the task of its kind: `sft-judge-x` is a `judge`."""
-    return await STAGES[kind_of(stage)](config, stage, shard, endpoints)
+HERE = {name: task(name=name, task_run_name=run, **TASK)(work.stage) for name, run in RUN_NAMES.items()}
+THERE = {name: task(name=name, task_run_name=run, **TASK)(stage_there) for name, run in RUN_NAMES.items()}
 
 
 def kind_of(stage: str) -> str:
-    """The task that a stage is run by."""
+    """The task that a stage is run by: `sft-judge-x` is a `judge`."""
     return stage.removeprefix("sft-").split("-")[0]
+
+
+async def run_stage(config: RunConfig, stage: str, shard: int, endpoints: Endpoints) -> ShardReport:
+    """One stage over one shard, as the task of its kind."""
+    return await HERE[kind_of(stage)](config, stage, shard, endpoints)
 
 
 PREFECT = Work(
@@ -52,3 +54,13 @@ PREFECT = Work(
     train=task(name="train", task_run_name="train-{kind}", **TASK)(work.train),
     show=show,
 )
+
+
+@contextlib.contextmanager
+def tasks_of(config: RunConfig) -> Iterator[Work]:
+    """The units of a run as Prefect tasks; where the config says so, Ray's workers carry out the stages."""
+    if config.ray is None:
+        yield PREFECT
+        return
+    with on_ray(config.ray, lambda stage: THERE[kind_of(stage)]) as stage:
+        yield PREFECT._replace(stage=stage, slots=config.ray.workers)

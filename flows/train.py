@@ -1,4 +1,4 @@
-"""Train: SFT on the demonstrations, then DPO on the pairs, each in its own process through accelerate."""
+"""Train: SFT on the demonstrations, then DPO or its kin on the pairs, each in its own process through accelerate."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ from flows.tasks import PREFECT
 
 @flow(name="cai-train")
 async def train(config: RunConfig, overrides: list[str] | None = None) -> dict[str, Any]:
-    """SFT and DPO on the dataset that a run has exported."""
+    """Everything that the config trains, on the dataset that a run has exported."""
     return await models.train(override_config(config, overrides or []), PREFECT)

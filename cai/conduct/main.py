@@ -15,7 +15,7 @@ from rich.console import Console
 
 from cai.config import RunConfig
 from cai.config_file import load_config
-from cai.errors import CaiError
+from cai.errors import CaiError, ConfigError
 from cai.report.status import run_status
 from cai.report.summary import print_status
 
@@ -28,6 +28,10 @@ def run_here(name: str, file: str, overrides: Sequence[str]) -> int:
         from cai.conduct.pipeline import pipeline
         from cai.conduct.work import HERE
 
+        if config.ray is not None:
+            raise ConfigError(
+                "ray: its workers are run through Prefect; leave --no-prefect out, or the section"
+            )
         sequence = {"pipeline": pipeline, "train": train, "evaluate": evaluate}[name]
         run_in_loop(sequence(config, HERE))
         return show(config)

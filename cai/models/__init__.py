@@ -52,7 +52,8 @@ def _vllm(config: ModelConfig, endpoint: str | None) -> ChatModel:
         raise ConfigError(f"{config.model}: start its managed server first, and pass the endpoint")
     if endpoint.startswith(IN_PROCESS):
         return InProcessModel(config, endpoint)
-    return VllmModel(config, endpoint, managed_key(endpoint) or api_key(config))
+    key = managed_key(endpoint) if config.managed is not None else api_key(config)
+    return VllmModel(config, endpoint, key)
 
 
 def _openai(config: ModelConfig, endpoint: str | None) -> ChatModel:

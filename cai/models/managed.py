@@ -33,12 +33,13 @@ from cai.models.supervise import GRACE_S
 SERVER = "vllm.entrypoints.openai.api_server"  # the `vllm` command fails with its CPU package
 SUPERVISOR = Path(__file__).with_name("supervise.py")
 POLL_S = 0.25
+RUN_KEY = "CAI_MANAGED_KEY"  # holds the key where other processes of the run ask the servers as well
 _keys: dict[str, str] = {}
 
 
 def managed_key(endpoint: str) -> str | None:
-    """The key of a server that this process started, by its endpoint."""
-    return _keys.get(endpoint)
+    """The key of a managed server by its endpoint: of one that this process started, or its parent's."""
+    return _keys.get(endpoint) or os.environ.get(RUN_KEY)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ async def managed_server(
     host, port = _address(config)
     reached = "127.0.0.1" if host == "0.0.0.0" else host
     endpoint = f"http://{reached}:{port}/v1"
-    key = secrets.token_urlsafe(24)
+    key = os.environ.get(RUN_KEY) or secrets.token_urlsafe(24)
     flags = engine_flags(model, config, adapters, {"host": host, "port": port})
     env = {**os.environ, **engine_environment(model, config), "VLLM_API_KEY": key}
     server = _start([sys.executable, "-m", SERVER, *flags], env, model, log_path)

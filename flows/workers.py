@@ -1,0 +1,169 @@
+"""Stages on Ray: each shard of a stage is a task of a Ray worker, in another process or on another node.
+
+The workers share the run's folder and its endpoints; each journals its own shards there, so what they publish has
+the bytes that one process would publish. `max_concurrency` and `limits` hold over all workers together: at most
+`workers` tasks are under way, each with its share. A worker that dies is replaced by Ray: its task starts again and
+asks for no reply that the journal has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import secrets
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from prefect import Task
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from cai.conduct import work
+from cai.conduct.main import loop_factory
+from cai.conduct.work import expected_rows
+from cai.config import ModelConfig, RayConfig, RunConfig
+from cai.errors import CaiError, ConfigError, StoreError
+from cai.models.managed import RUN_KEY
+from cai.run import Progress
+from cai.serving import Endpoints, board
+from cai.shard import ShardReport
+
+STORE_BYTES = 100 * 2**20  # for arguments and reports, which are small
+Stage = Callable[[RunConfig, str, int, Endpoints], Awaitable[ShardReport]]
+
+
+def stage_there(config: RunConfig, stage: str, shard: int, endpoints: Endpoints, folder: str) -> ShardReport:
+    """The unit `stage` in a Ray worker, which works in the folder that the run was started in."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise StoreError(
+            f"{folder}: not a folder on {os.uname().nodename} ({error.strerror}); Ray's workers need the run's "
+            "folder under the same path"
+        ) from error
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(work.stage(config, stage, shard, endpoints))
+
+
+@contextlib.contextmanager
+def on_ray(ray: RayConfig, task_of: Callable[[str], Task[Any, ShardReport]]) -> Iterator[Stage]:
+    """The unit `stage`, carried out by Ray workers as these tasks; Ray starts with the first. Raises ConfigError."""
+    folder = str(Path.cwd())
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_key_for_workers())
+
+        @functools.cache
+        def runner() -> Any:
+            return stack.enter_context(_cluster(ray))
+
+        async def run(config: RunConfig, stage: str, shard: int, endpoints: Endpoints) -> ShardReport:
+            seen = board.stage(stage, expected_rows(config, stage))
+            async with get_client() as client:
+                api = str(client.api_url)
+            parameters = {
+                "config": divided(config, ray.workers),
+                "stage": stage,
+                "shard": shard,
+                "endpoints": endpoints,
+                "folder": folder,
+            }
+            with temporary_settings({PREFECT_API_URL: api}):  # also of Prefect's temporary server
+                future = runner().submit(task_of(stage), parameters)
+            report = await _result(future, f"stage {stage}, shard {shard}")
+            seen(shard, _progress(report))
+            return report
+
+        yield run
+
+
+def divided(config: RunConfig, workers: int) -> RunConfig:
+    """The config with each worker's share of calls in flight and of limits per minute; no digest holds them."""
+
+    def share(model: ModelConfig) -> ModelConfig:
+        limits = model.limits and model.limits.model_copy(
+            update={
+                name: value / workers
+                for name, value in model.limits.model_dump().items()
+                if value is not None
+            }
+        )
+        return model.model_copy(
+            update={"max_concurrency": model.max_concurrency // workers, "limits": limits}
+        )
+
+    return config.model_copy(update={"models": {name: share(model) for name, model in config.models.items()}})
+
+
+async def _result(future: Any, what: str) -> ShardReport:
+    """What a task returns or raises, without holding up the loop. Raises CaiError for a worker that keeps dying."""
+    import ray
+
+    reference = future.wrapped_future
+    try:
+        state = await asyncio.wrap_future(reference.future())
+    except asyncio.CancelledError:
+        ray.cancel(reference)
+        raise
+    except ray.exceptions.RayError as error:
+        first = str(error).strip().splitlines()[0]
+        raise CaiError(
+            f"{what}: its Ray worker ended ({first}); every finished call is kept, run again"
+        ) from error
+    found: ShardReport = await state.aresult()
+    return found
+
+
+@contextlib.contextmanager
+def _cluster(config: RayConfig) -> Iterator[Any]:
+    """Prefect's task runner on a running cluster, or on one of this machine's that ends with the block."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+    try:
+        import ray
+        from prefect_ray import RayTaskRunner
+    except ImportError as error:
+        raise ConfigError("ray: it is not installed; install cai[ray], or leave the section out") from error
+    board.say(
+        f"starting {config.workers} Ray workers" if config.address is None else f"Ray at {config.address}"
+    )
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
+    if config.address is None:
+        options |= {
+            "num_cpus": config.workers,
+            "include_dashboard": False,
+            "object_store_memory": STORE_BYTES,
+        }
+    before = signal.getsignal(signal.SIGTERM)
+    with contextlib.ExitStack() as stack:
+        try:
+            runner = stack.enter_context(RayTaskRunner(address=config.address, init_kwargs=options))
+        except (ConnectionError, ray.exceptions.RayError) as error:
+            raise ConfigError(f"ray.address: {config.address} does not answer ({error})") from error
+        signal.signal(signal.SIGTERM, before)  # Ray has put its own in the place of Prefect's
+        yield runner
+
+
+@contextlib.contextmanager
+def _key_for_workers() -> Iterator[None]:
+    """One key for the managed servers of the block, in the environment that Ray's workers inherit from here."""
+    os.environ[RUN_KEY] = secrets.token_urlsafe(24)
+    try:
+        yield
+    finally:
+        del os.environ[RUN_KEY]
+
+
+def _progress(report: ShardReport) -> Progress:
+    return Progress(
+        rows_done=report.rows_in,
+        rows_total=report.rows_in,
+        calls_made=report.calls_made,
+        calls_replayed=report.calls_replayed,
+        prompt_tokens=report.prompt_tokens,
+        completion_tokens=report.completion_tokens,
+        cost=report.cost,
+        rate=0.0,
+    )
