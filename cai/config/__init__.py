@@ -137,11 +137,26 @@ class RunConfig(Section):
                 f"models.{self.policy.model}: a trained policy is served again, to be sampled or evaluated; "
                 "give it 'managed' instead of 'endpoint'"
             )
+        self._check_workers()
         if taken := {"sft", "dpo"} & set(self.models):
             raise ValueError(
                 f"models: the name {min(taken)!r} is kept for the trained policy; choose another"
             )
         return self
+
+    def _check_workers(self) -> None:
+        for name, model in self.models.items() if self.ray else ():
+            assert self.ray is not None
+            if self.ray.address is not None and model.managed is not None:
+                raise ValueError(
+                    f"models.{name}.managed: it listens on this machine alone, and ray.address has workers on others; "
+                    "give the 'endpoints' of running servers, or leave the address out"
+                )
+            if model.max_concurrency < self.ray.workers:
+                raise ValueError(
+                    f"models.{name}.max_concurrency: {model.max_concurrency} is less than one call for each of the "
+                    f"{self.ray.workers} of ray.workers; raise it, or take fewer workers"
+                )
 
     def _check_target(self) -> None:
         if self.recipe == "paper":
