@@ -52,7 +52,7 @@ def _vllm(config: ModelConfig, endpoint: str | None) -> ChatModel:
         raise ConfigError(f"{config.model}: start its managed server first, and pass the endpoint")
     if endpoint.startswith(IN_PROCESS):
         return InProcessModel(config, endpoint)
-    key = managed_key(endpoint) if config.managed is not None else api_key(config)
+    key = (managed_key(endpoint) or "") if config.managed is not None else api_key(config)
     return VllmModel(config, endpoint, key)
 
 

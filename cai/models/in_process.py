@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import logging
 import multiprocessing
@@ -140,6 +141,8 @@ class Engine:
             await asyncio.to_thread(self._thread.join, GRACE_S)
         finally:  # late, or cancelled again while waiting
             self._kill()
+            self._app = None
+            gc.collect()  # what vLLM leaves would be ended once more when the interpreter is half gone
 
     def _kill(self) -> None:
         for process in self._processes:
