@@ -51,6 +51,14 @@ def summed(reports: list[ShardReport]) -> dict[str, Any]:
     }
 
 
+def in_all(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Calls, tokens and cost over all stages; the cost is None where that of a stage is."""
+    costs = [stage["cost"] for stage in stages.values()]
+    counted = ("calls", "prompt_tokens", "completion_tokens")
+    total = {count: sum(stage[count] for stage in stages.values()) for count in counted}
+    return {**total, "cost": None if None in costs else sum(costs)}
+
+
 def members_of(judge: Mapping[str, Any]) -> tuple[Literal["jury", "cascade"], list[str]] | None:
     """How the several judges of a stored judge section work together, and their names; None for a single judge."""
     if jury := judge.get("jury"):
@@ -123,6 +131,7 @@ def run_status(root: Path) -> dict[str, Any]:
         "config": config,
         "constitution": read_json(root / "constitution.json"),
         "stages": stages,
+        "total": in_all(stages),
         "judges": judges,
         "engines": read_engines(root),
         "dataset": summary.get("dataset", {}),

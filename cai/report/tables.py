@@ -51,9 +51,19 @@ def stage_table(status: dict[str, Any]) -> Table:
         if stage["calls"]:
             tokens = f"{thousands(stage['prompt_tokens'])}/{thousands(stage['completion_tokens'])}"
             cells += [f"{stage['calls']:,}", tokens]
-            cells += [f"{stage['cost']:.2f}" if stage["cost"] is not None else "–"] if priced else []
+            cells += [cost_cell(stage["cost"])] if priced else []
         table.add_row(*cells)
+    total = status["total"]
+    tokens = f"{thousands(total['prompt_tokens'])}/{thousands(total['completion_tokens'])}"
+    spent = [cost_cell(total["cost"])] if priced else []
+    table.add_section()
+    table.add_row("in all", "", "", "", f"{total['calls']:,}", tokens, *spent)
     return table
+
+
+def cost_cell(cost: float | None) -> str:
+    """US dollars, or the word for a sum in which some price is not known."""
+    return "unknown" if cost is None else f"{cost:.2f}"
 
 
 def judges_table(stage: str, judges: dict[str, Any]) -> Table:
@@ -65,7 +75,7 @@ def judges_table(stage: str, judges: dict[str, Any]) -> Table:
     for use in judges["judges"]:
         tokens = f"{thousands(use['prompt_tokens'])}/{thousands(use['completion_tokens'])}"
         cells = [f"{use['asked']:,}", f"{use['labelled']:,}", f"{use['calls']:,}", tokens]
-        cells += [f"{use['cost']:.2f}" if use["cost"] is not None else "–"] if priced else []
+        cells += [cost_cell(use["cost"])] if priced else []
         table.add_row(plain(use["judge"]), *cells)
     return table
 
