@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from cai.run import Progress as ShardProgress
 
 LOG_INTERVAL_S = 15.0
+
+
+def dollars(costs: Iterable[float | None]) -> str:
+    """What several parts cost together, for people; a part without a known price makes the sum unknown, not less."""
+    found = list(costs)
+    known = [cost for cost in found if cost is not None]
+    return f"${sum(known):.2f}" if len(known) == len(found) else "cost unknown"
 
 
 class Board:
@@ -74,9 +81,10 @@ class Board:
         shards = self._shards[name].values()
         done = sum(shard.rows_done for shard in shards)
         tokens = sum(shard.prompt_tokens + shard.completion_tokens for shard in shards)
-        costs = [shard.cost for shard in shards if shard.cost is not None]
         rate = done / max(time.monotonic() - self._started[name], 1e-3)
-        spent = f"{tokens / 1000:,.0f}k tokens" + (f" ${sum(costs):.2f}" if any(costs) else "")
+        spent = f"{tokens / 1000:,.0f}k tokens" + (
+            f", {dollars(shard.cost for shard in shards)}" if tokens else ""
+        )
         self._bars.update(self._tasks[name], completed=done, rate=f"{rate:.1f} rows/s", spent=spent)
         if not self._console.is_terminal and self._due():
             total = self._totals[name]
