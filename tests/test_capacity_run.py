@@ -10,6 +10,7 @@ import pytest
 from cai.conduct.dataset import judge
 from cai.conduct.work import HERE
 from cai.config_file import validate_config
+from cai.models.metrics import EngineFigures, add_engine
 from cai.plan.capacity import make_capacity
 from cai.plan.need import Assumed
 from cai.report.status import run_status
@@ -76,3 +77,20 @@ async def test_a_cascade_is_asked_what_was_left_open(tmp_path: Path) -> None:
     assert {kind: calls[kind] for kind in ("judge-toy", "judge-x")} == {
         kind: stages[kind]["calls"] for kind in ("judge-toy", "judge-x")
     }
+
+
+async def test_the_engine_says_what_its_cache_answered(tmp_path: Path) -> None:
+    """Where replies do not count cached tokens, the share is the engine's; a given rate is of what is left."""
+    async with wire_server(reply=obliging) as server:
+        config = small_run(tmp_path, server.openai_url)
+        await judge(config, HERE)
+        bare = await asyncio.to_thread(make_capacity, config, [ROWS], Assumed(rates={"": (1e3, 1e9)}))
+        figures = EngineFigures(
+            names=("toy",), way="server", start_s=1.0, requests=1, prompt_tokens=100, generation_tokens=1,
+            prefix_queries=100, prefix_hits=75,
+        )  # fmt: skip
+        add_engine(config.root, figures)
+        cached = await asyncio.to_thread(make_capacity, config, [ROWS], Assumed(rates={"": (1e3, 1e9)}))
+    assert {load.cached for load in bare.loads} == {0.0} and {load.cached for load in cached.loads} == {0.75}
+    hours = [sum(need.hours or 0 for need in found.sizes[0].needs) for found in (bare, cached)]
+    assert hours[1] == pytest.approx(hours[0] / 4, rel=1e-3)

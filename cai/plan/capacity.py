@@ -10,6 +10,7 @@ from typing import Literal
 
 from cai.config import RunConfig
 from cai.constitution import load_constitution
+from cai.models.metrics import EngineFigures, read_engines
 from cai.pipeline import read_stage
 from cai.plan.need import NOTHING, Assumed, Capacity, Load, Size, need
 from cai.plan.per_prompt import CallsAPrompt, calls_a_prompt, shares_of
@@ -74,18 +75,24 @@ async def _loads(
                 **each._asdict() | {"each": round(each.each, 4)},
                 prompt_tokens=round(tokens.prompt, 2),
                 completion_tokens=round(tokens.completion, 2),
-                cached=round(_cached(config.root, each.stage), 4) if measured else 0.0,
+                cached=round(_cached(config.root, each.stage, each.model), 4) if measured else 0.0,
                 tokens_from="measured" if measured else "stand-ins",
             )
         )
     return loads
 
 
-def _cached(root: Path, stage: str) -> float:
-    """The share of a stage's prompt tokens that a cache answered, as the provider counts them."""
+def _cached(root: Path, stage: str, model: str) -> float:
+    """The share of a stage's prompt tokens that a cache answered, as the replies count them, else as the engine did."""
     reports = shard_reports(root, stage)
     prompt = sum(report.prompt_tokens for report in reports)
-    return sum(report.cached_tokens for report in reports) / prompt if prompt else 0.0
+    cached = sum(report.cached_tokens for report in reports)
+    if not cached:
+        figures = [EngineFigures.model_validate(one) for one in read_engines(root)]
+        figures = [one for one in figures if model in one.names]
+        prompt = sum(one.prefix_queries for one in figures)
+        cached = sum(one.prefix_hits for one in figures)
+    return cached / prompt if prompt else 0.0
 
 
 def _sample(
