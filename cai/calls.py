@@ -208,7 +208,7 @@ async def ask_parsed(
     calls: list[str] = []
     problem = ParseError("not asked")
     for attempt in range(attempts):
-        completion, call = await ask(_attempt(request, attempt))
+        completion, call = await ask(asked_again(request, attempt))
         calls.append(call)
         if completion.finish_reason in ("refusal", "content_filter"):
             raise Refused(f"the model declined ({completion.finish_reason}, call {call})")
@@ -227,7 +227,8 @@ def retry_seed(seed: int, attempt: int) -> int:
     return derive_seed(seed, "", "attempt", attempt)
 
 
-def _attempt(request: Request, attempt: int) -> Request:
+def asked_again(request: Request, attempt: int) -> Request:
+    """The request for the attempt of this number; the first, 0, is the request itself."""
     if attempt == 0:
         return request
     seed = None if request.seed is None else retry_seed(request.seed, attempt)

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cai import prompts
-from cai.calls import Calls
+from cai.calls import ATTEMPTS, Calls
 from cai.config import JudgeConfig, ModelConfig, SamplingConfig
 from cai.constitution import Constitution, Principle
 from cai.embedded import MODEL_DIR
@@ -333,7 +333,23 @@ def test_unfinished_reasoning_is_no_verdict(rig: Rig, backend: Backend, thought:
     found = rig.verdicts(
         backend, Pair(), lambda body: SURE if asked_choices(body) else thought, reasoning=True
     )
-    assert [(v.p, v.failure, len(v.calls)) for v in found] == [(None, "unparsed", 1)] * 2
+    assert [(v.p, v.failure, len(set(v.calls))) for v in found] == [(None, "unparsed", ATTEMPTS)] * 2
+
+
+@pytest.mark.parametrize("way", ["default", "stated", "reasoning"])
+def test_what_is_no_answer_is_asked_again(rig: Rig, way: str) -> None:
+    """Under the next attempt number and another seed; all calls stand behind the verdict, in order."""
+    asked: Counter[str] = Counter()
+
+    def reply(body: Json) -> Answer:
+        order = first_text(body)
+        asked[order] += 1
+        return Answer("") if asked[order] < ATTEMPTS else reasoned(SURE, "A is kind.")(body)
+
+    found = rig.verdicts("vllm", Pair(), reply, **WAYS[way])
+    assert [v.failure for v in found] == [None, None]
+    assert all(len(set(v.calls)) >= ATTEMPTS for v in found)
+    assert len({body["seed"] for body in rig.server.requests}) == len(rig.server.requests)
 
 
 def test_samples_with_reasoning_think_anew(rig: Rig) -> None:

@@ -7,16 +7,17 @@ thought that end in A, not of the endings of one.
 
 A verdict depends on what the judge answers, never on the texts it is shown: only a reply that is an answer as
 a whole is read, and reasoning is only ever shown back to the judge. Nothing is repaired or guessed: a cut-off
-reply, reasoning included, is a failure of that verdict.
+reply, reasoning included, is asked for again under the next attempt number, and after the last attempt it is a
+failure of that verdict. One of several samples is asked for once: the others speak for it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from cai.calls import Ask, together
+from cai.calls import ATTEMPTS, Ask, asked_again, together
 from cai.config import JudgeConfig, ModelConfig
 from cai.constitution import Principle
 from cai.errors import ConfigError
@@ -114,23 +115,47 @@ async def _answer(
     judge: JudgeConfig, templates: Templates, question: tuple[Message, ...], seed: int, ask: Ask
 ) -> Answer:
     """Ask for one letter, after some reasoning where the config wants it."""
+    attempts = 1 if judge.method == "samples" else ATTEMPTS
     calls: tuple[str, ...] = ()
     if judge.reasoning:
-        thought, call = await ask(_request(judge, question, derive_seed(seed, "", "reason")))
-        calls = (call,)
-        if thought.finish_reason != "stop" or not thought.text.strip():
+        request = _request(judge, question, derive_seed(seed, "", "reason"))
+        thought, calls = await _until(_is_whole, ask, request, attempts)
+        if not _is_whole(thought):
             return Answer(None, _failure(thought), None, calls)
         question = answer_messages(templates, question, thought.text)
     if judge.method == "stated":
         question = stated_messages(templates, question)
-    request = _request(judge, question, seed)
-    reply, call = await ask(request.model_copy(update={"choices": CHOICES, "method": judge.method}))
-    probs = reply.choice_probs
-    if reply.choice_method == "samples" and reply.text in CHOICES:
-        probs = {letter: float(letter == reply.text) for letter in CHOICES}
+    request = _request(judge, question, seed).model_copy(update={"choices": CHOICES, "method": judge.method})
+    reply, more = await _until(_probs, ask, request, attempts)
+    probs = _probs(reply)
+    return Answer(probs, None if probs else _failure(reply), reply.choice_method, (*calls, *more))
+
+
+async def _until(
+    usable: Callable[[Completion], object], ask: Ask, request: Request, attempts: int
+) -> tuple[Completion, tuple[str, ...]]:
+    """The first usable reply of so many attempts, else the last one; a refusal is not asked again."""
+    reply, call = await ask(request)
+    calls = [call]
+    for attempt in range(1, attempts):
+        if usable(reply) or _failure(reply) == "refused":
+            break
+        reply, call = await ask(asked_again(request, attempt))
+        calls.append(call)
+    return reply, tuple(calls)
+
+
+def _is_whole(thought: Completion) -> bool:
+    return thought.finish_reason == "stop" and bool(thought.text.strip())
+
+
+def _probs(reply: Completion) -> dict[str, float] | None:
+    """The probability of each letter; None where the reply is no answer."""
     if reply.finish_reason != "stop":
-        probs = None
-    return Answer(probs, None if probs else _failure(reply), reply.choice_method, (*calls, call))
+        return None
+    if reply.choice_method == "samples" and reply.text in CHOICES:
+        return {letter: float(letter == reply.text) for letter in CHOICES}
+    return reply.choice_probs
 
 
 def _request(judge: JudgeConfig, messages: tuple[Message, ...], seed: int) -> Request:
