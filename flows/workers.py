@@ -12,8 +12,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import secrets
-import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,14 +23,13 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from cai.conduct import work
 from cai.conduct.main import loop_factory
 from cai.conduct.work import expected_rows
-from cai.config import ModelConfig, RayConfig, RunConfig
-from cai.errors import CaiError, ConfigError, StoreError
-from cai.models.managed import RUN_KEY
+from cai.config import RayConfig, RunConfig
+from cai.errors import CaiError, StoreError
 from cai.run import Progress
 from cai.serving import Endpoints, board
 from cai.shard import ShardReport
+from flows.cluster import cluster, divided, key_for_workers
 
-STORE_BYTES = 100 * 2**20  # for arguments and reports, which are small
 Stage = Callable[[RunConfig, str, int, Endpoints], Awaitable[ShardReport]]
 
 
@@ -54,11 +51,11 @@ def on_ray(ray: RayConfig, task_of: Callable[[str], Task[Any, ShardReport]]) -> 
     """The unit `stage`, carried out by Ray workers as these tasks; Ray starts with the first. Raises ConfigError."""
     folder = str(Path.cwd())
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_key_for_workers())
+        stack.enter_context(key_for_workers())
 
         @functools.cache
         def runner() -> Any:
-            return stack.enter_context(_cluster(ray))
+            return stack.enter_context(cluster(ray))
 
         async def run(config: RunConfig, stage: str, shard: int, endpoints: Endpoints) -> ShardReport:
             seen = board.stage(stage, expected_rows(config, stage))
@@ -80,24 +77,6 @@ def on_ray(ray: RayConfig, task_of: Callable[[str], Task[Any, ShardReport]]) -> 
         yield run
 
 
-def divided(config: RunConfig, workers: int) -> RunConfig:
-    """The config with each worker's share of calls in flight and of limits per minute; no digest holds them."""
-
-    def share(model: ModelConfig) -> ModelConfig:
-        limits = model.limits and model.limits.model_copy(
-            update={
-                name: value / workers
-                for name, value in model.limits.model_dump().items()
-                if value is not None
-            }
-        )
-        return model.model_copy(
-            update={"max_concurrency": model.max_concurrency // workers, "limits": limits}
-        )
-
-    return config.model_copy(update={"models": {name: share(model) for name, model in config.models.items()}})
-
-
 async def _result(future: Any, what: str) -> ShardReport:
     """What a task returns or raises, without holding up the loop. Raises CaiError for a worker that keeps dying."""
     import ray
@@ -115,45 +94,6 @@ async def _result(future: Any, what: str) -> ShardReport:
         ) from error
     found: ShardReport = await state.aresult()
     return found
-
-
-@contextlib.contextmanager
-def _cluster(config: RayConfig) -> Iterator[Any]:
-    """Prefect's task runner on a running cluster, or on one of this machine's that ends with the block."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
-    try:
-        import ray
-        from prefect_ray import RayTaskRunner
-    except ImportError as error:
-        raise ConfigError("ray: it is not installed; install cai[ray], or leave the section out") from error
-    board.say(
-        f"starting {config.workers} Ray workers" if config.address is None else f"Ray at {config.address}"
-    )
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
-    if config.address is None:
-        options |= {
-            "num_cpus": config.workers,
-            "include_dashboard": False,
-            "object_store_memory": STORE_BYTES,
-        }
-    before = signal.getsignal(signal.SIGTERM)
-    with contextlib.ExitStack() as stack:
-        try:
-            runner = stack.enter_context(RayTaskRunner(address=config.address, init_kwargs=options))
-        except (ConnectionError, ray.exceptions.RayError) as error:
-            raise ConfigError(f"ray.address: {config.address} does not answer ({error})") from error
-        signal.signal(signal.SIGTERM, before)  # Ray has put its own in the place of Prefect's
-        yield runner
-
-
-@contextlib.contextmanager
-def _key_for_workers() -> Iterator[None]:
-    """One key for the managed servers of the block, in the environment that Ray's workers inherit from here."""
-    os.environ[RUN_KEY] = secrets.token_urlsafe(24)
-    try:
-        yield
-    finally:
-        del os.environ[RUN_KEY]
 
 
 def _progress(report: ShardReport) -> Progress:

@@ -1,0 +1,151 @@
+"""`cai run --no-prefect`: the run of the flow in one process, its end and its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flows.small import obliging, published, small_config, write_inputs
+from tests.wire import Fault, Wire, wire_server
+
+pytestmark = pytest.mark.anyio
+LIMIT = 8  # max_concurrency of the small run
+
+
+def start(config: Path, *options: str) -> subprocess.Popen[bytes]:
+    """The command, in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "cai", "run", str(config), "--no-prefect", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+
+
+async def ended(process: subprocess.Popen[bytes]) -> tuple[str, str]:
+    """Wait for the end; returns what it wrote to stdout and stderr."""
+    out, errors = await asyncio.to_thread(process.communicate)
+    return out.decode(), errors.decode()
+
+
+def write_config(folder: Path, endpoint: str, **changes: Any) -> Path:
+    """Inputs and config of the small run as files."""
+    folder.mkdir(exist_ok=True)
+    write_inputs(folder)
+    path = folder / "run.yaml"
+    path.write_text(json.dumps(small_config(folder, endpoint, **changes)))
+    return path
+
+
+async def until_calls(wire: Wire, process: subprocess.Popen[bytes], calls: int) -> None:
+    while wire.calls < calls:
+        assert process.poll() is None, process.communicate()
+        await asyncio.sleep(0.01)
+
+
+def stamps(root: Path) -> dict[str, tuple[int, int]]:
+    """Which bytes lie under each name: a file that is published again is another one."""
+    ignored = {"summary.json", "run.lock"}
+    return {
+        str(path.relative_to(root)): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in root.rglob("*")
+        if path.is_file() and path.name not in ignored and path.suffix not in (".lock", ".log")
+    }
+
+
+async def test_a_second_run_asks_and_writes_nothing(tmp_path: Path) -> None:
+    """It shows the same summary, makes no call, and leaves every file as it is; a changed prompt is noticed."""
+    async with wire_server(reply=obliging) as server:
+        config = write_config(tmp_path, server.openai_url)
+        root = tmp_path / "outputs" / "small"
+        first, errors = await ended(process := start(config))
+        assert process.returncode == 0, errors
+        assert "generate" in first and "dataset" in first
+        calls, files = server.calls, stamps(root)
+        second, errors = await ended(process := start(config))
+        assert process.returncode == 0, errors
+        assert second == first
+        assert server.calls == calls
+        assert stamps(root) == files
+        prompts = tmp_path / "prompts.jsonl"
+        prompts.write_text(prompts.read_text().replace("Tell me about 2 ", "Tell me all about 2 "))
+        _, errors = await ended(process := start(config))
+        assert process.returncode == 0, errors
+        assert calls < server.calls < 2 * calls
+        changed = {name for name, stamp in stamps(root).items() if files.get(name) != stamp}
+        assert {"report.html", "dataset/preference/train.jsonl", "coverage.json"} <= changed
+        (root / "report.html").unlink()
+        (root / "dataset" / "sft" / "train.jsonl").write_text("{}\n")
+        whole = published(root).keys()
+        _, errors = await ended(process := start(config))
+        assert process.returncode == 0, errors
+        assert (root / "report.html").is_file()
+        assert published(root).keys() == whole and published(root)["dataset/sft/train.jsonl"] != b"{}\n"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_run_goes_on(tmp_path: Path, sent: signal.Signals) -> None:
+    """One line with the command to go on with, status 130; then the bytes of a run that was left alone."""
+    async with wire_server(reply=obliging, delay_s=0.05) as server:
+        config = write_config(tmp_path / "whole", server.openai_url)
+        _, errors = await ended(process := start(config))
+        assert process.returncode == 0, errors
+        calls = server.calls
+    async with wire_server(reply=obliging, delay_s=0.05) as server:
+        config = write_config(tmp_path / "broken", server.openai_url)
+        process = start(config, "--set", "judge.threshold=0.6")
+        await until_calls(server, process, 20)
+        process.send_signal(sent)
+        _, errors = await ended(process)
+        assert process.returncode == 130
+        again = f"resume with: cai run {config} --no-prefect --set judge.threshold=0.6"
+        assert again in errors and "Traceback" not in errors
+        _, errors = await ended(process := start(config, "--set", "judge.threshold=0.6"))
+        assert process.returncode == 0, errors
+        assert calls <= server.calls <= calls + LIMIT
+    roots = [tmp_path / name / "outputs" / "small" for name in ("whole", "broken")]
+    assert published(roots[0]) == published(roots[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "status", "words"),
+    [
+        ({}, ["--set", "judge.treshold=1"], 2, "did you mean 'threshold'"),
+        ({"ray": {"workers": 2}}, [], 2, "leave --no-prefect out"),
+        ({"name": "small"}, ["--set", "constitution=nowhere.yaml"], 2, "nowhere.yaml"),
+    ],
+)
+async def test_a_mistake_is_one_line(
+    tmp_path: Path, changes: dict[str, Any], options: list[str], status: int, words: str
+) -> None:
+    """With the exit status of a mistake, and before anything is asked."""
+    async with wire_server(reply=obliging) as server:
+        config = write_config(tmp_path, server.openai_url, **changes)
+        out, errors = await ended(process := start(config, *options))
+        assert server.calls == 0
+    assert process.returncode == status
+    assert errors.startswith("error: ") and errors.count("\n") == 1 and words in errors
+    assert not out
+
+
+async def test_a_fatal_failure_is_one_line_and_how_to_go_on(tmp_path: Path) -> None:
+    """A key that is refused midway: exit status 1, and the run can be resumed."""
+
+    def refused(call: int) -> Fault | None:
+        return Fault(status=401, message="the key was withdrawn") if call >= 20 else None
+
+    async with wire_server(reply=obliging, faults=refused) as server:
+        config = write_config(tmp_path, server.openai_url)
+        _, errors = await ended(process := start(config))
+    assert process.returncode == 1
+    told = [line for line in errors.splitlines() if line.startswith(("error:", "resume with:"))]
+    assert len(told) == 2 and "the key was withdrawn" in told[0]
+    assert "Traceback" not in errors
