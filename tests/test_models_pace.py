@@ -7,6 +7,7 @@ import itertools
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -18,7 +19,9 @@ from cai.models.limits import Buckets
 from cai.models.pace import Pacer
 from cai.models.quota import LONGEST_WAIT_S, Left, Sent, read_left, seconds_until
 from cai.models.retry import AttemptFailed, RetryPolicy
-from cai.rows import Message
+from cai.rows import Message, Prompt, Reply
+from cai.run import Ask, run_shard
+from cai.shard import ShardReport
 from tests.clock import virtual_loop
 
 T = TypeVar("T")
@@ -408,3 +411,75 @@ def test_the_policy_settles_by_real_usage() -> None:
             await retrying.call(once, asked())
 
     assert timed(work)[1] > 60
+
+
+class Flaky:
+    """A model with one place, which refuses its first call: that is to be tried again in 100 s."""
+
+    identity = "flaky"
+
+    def __init__(self) -> None:
+        self.refused, self.in_flight, self.peak = False, 0, 0
+        self.order: list[str] = []
+        self._policy = policy(Pacer(1))
+
+    async def complete(self, request: Request) -> Completion:
+        """One call."""
+        text = request.messages[-1].content
+
+        async def once() -> Completion:
+            self.in_flight += 1
+            self.peak = max(self.peak, self.in_flight)
+            await asyncio.sleep(1)
+            self.in_flight -= 1
+            if not self.refused:
+                self.refused = True
+                raise AttemptFailed("rate_limit", "slow down", 100.0)
+            self.order.append(text)
+            return Completion(text=text, finish_reason="stop", usage=Usage(), model="m")
+
+        return await self._policy.call(once, request)
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+
+def test_a_shard_goes_on_while_calls_wait_out_a_failure(tmp_path: Path) -> None:
+    """With one call at a time, the others are made in the place of those that wait; never two at once."""
+    model = Flaky()
+    prompts = [
+        Prompt(id=f"p{n}", messages=(Message(role="user", content=f"{n}"),), source="s") for n in range(4)
+    ]
+
+    async def step(prompt: Prompt, ask: Ask) -> list[Reply]:
+        said = [
+            await ask(Request(messages=prompt.messages, max_tokens=8, attempt=again)) for again in range(2)
+        ]
+        return [
+            Reply(
+                id=prompt.id,
+                prompt=prompt,
+                sample=0,
+                text=said[0].completion.text,
+                finish_reason="stop",
+                model="m",
+                calls=tuple(call for _, call in said),
+            )
+        ]
+
+    async def work() -> ShardReport:
+        return await run_shard(
+            stage="generate",
+            shard=0,
+            root=tmp_path,
+            rows=prompts,
+            step=step,
+            model=model,
+            inputs_digest="x",
+            limit=1,
+        )
+
+    report, seconds = timed(work)
+    assert (report.rows_out, report.calls_made, model.peak) == (4, 8, 1)
+    assert model.order == ["1", "1", "2", "2", "3", "3", "0", "0"]
+    assert seconds < 110
