@@ -12,6 +12,8 @@ from typing import Literal, get_args
 import aiohttp
 import orjson
 
+from cai.errors import ProviderErrorKind
+
 Passing = Literal["rate_limit", "transient", "refused", "malformed"]
 Final = Literal["auth", "not_found", "bad_request", "context_length"]
 Why = Passing | Final
@@ -21,6 +23,19 @@ TOO_LONG = re.compile(
 )
 LOST = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError)
 NO_CREDIT = re.compile(r"insufficient_quota|credit balance|billing_hard_limit", re.IGNORECASE)
+KINDS: dict[
+    Why, tuple[ProviderErrorKind, str]
+] = {  # what the last failure of a call makes of it, and the fix
+    "auth": ("auth", "check the key in {key_env} and what it is allowed to do"),
+    "not_found": ("not_found", "check 'model' and 'endpoint' of this model in the config"),
+    "bad_request": ("bad_request", "the endpoint will never take this request"),
+    "context_length": (
+        "context_length",
+        "shorten the prompt, lower max_tokens or serve a longer context",
+    ),
+    "refused": ("unreachable", "{tried}; check that the server runs and that 'endpoint' is right"),
+    "malformed": ("malformed", "{tried}; check that 'endpoint' speaks this backend's protocol"),
+}
 OVERLOADED = 529  # Anthropic's status for a service that is asked too much by everybody
 
 

@@ -25,6 +25,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from cai.errors import ProviderError, ProviderErrorKind
 from cai.models.base import Completion, Request, stands_aside
 from cai.models.failures import (
+    KINDS,
     PASSING,
     AttemptFailed,
     Why,
@@ -175,19 +176,9 @@ class RetryPolicy:
 
     def _verdict(self, failure: AttemptFailed, call: _Call) -> tuple[ProviderErrorKind, str]:
         tried = f"tried {call.attempts} times" if call.attempts != 1 else "tried once"
-        match failure.why:
-            case "auth":
-                return "auth", f"check the key in {self._key_env} and what it is allowed to do"
-            case "not_found":
-                return "not_found", "check 'model' and 'endpoint' of this model in the config"
-            case "bad_request":
-                return "bad_request", "the endpoint will never take this request"
-            case "context_length":
-                return "context_length", "shorten the prompt, lower max_tokens or serve a longer context"
-            case "refused":
-                return "unreachable", f"{tried}; check that the server runs and that 'endpoint' is right"
-            case "malformed":
-                return "malformed", f"{tried}; check that 'endpoint' speaks this backend's protocol"
+        if failure.why in KINDS:
+            kind, fix = KINDS[failure.why]
+            return kind, fix.format(key_env=self._key_env, tried=tried)
         left = call.left()
         if failure.retry_after is not None and failure.retry_after >= left > 0:
             wait = f"it asks to wait {failure.retry_after:.0f} s with {left:.0f} s left of deadline_s"
