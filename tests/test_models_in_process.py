@@ -19,7 +19,8 @@ from cai.embedded import MODEL_DIR
 from cai.errors import ConfigError, ProviderError, ServerError
 from cai.models import open_model, probe
 from cai.models.base import Completion, Request
-from cai.models.in_process import KEEPER, in_process_engine
+from cai.models.hosting import KEEPER
+from cai.models.in_process import in_process_engine
 from cai.models.metrics import read_engines
 from cai.serving import opened, serving
 from tests.flows.small import small_config

@@ -16,15 +16,12 @@ import asyncio
 import contextlib
 import gc
 import itertools
-import logging
 import multiprocessing
-import os
 import subprocess
-import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -32,11 +29,11 @@ from typing import Any
 from cai.config import ManagedConfig, ModelConfig
 from cai.errors import ConfigError, ProviderError, ServerError
 from cai.models.engine import died, engine_environment, engine_flags, last_words, too_slow
-from cai.models.retry import AttemptFailed, http_failure
+from cai.models.failures import AttemptFailed, http_failure
+from cai.models.hosting import environment, kept, log_to, output_to
 from cai.models.vllm import VllmModel
 
 IN_PROCESS = "in-process:"
-KEEPER = Path(__file__).with_name("keeper.py")
 ENGINE_NAMES = ("EngineCore", "VLLM")  # how vLLM names the processes that it starts
 POLL_S = 0.1
 GRACE_S = 10.0
@@ -73,7 +70,7 @@ async def in_process_engine(
     engine = Engine(model, engine_flags(model, config, adapters), log_path)
     endpoint = f"{IN_PROCESS}{next(_numbers)}"
     env = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn", **engine_environment(model, config)}
-    with _environment(env), _kept(engine.log_path) as keeper:
+    with environment(env), kept(engine.log_path) as keeper:
         try:
             await engine.start(keeper, config.start_timeout_s)
             _engines[endpoint] = engine
@@ -182,14 +179,14 @@ class Engine:
     async def _serve(self) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         async with contextlib.AsyncExitStack() as stack:
-            with _output_to(self.log_path):
+            with output_to(self.log_path):
                 try:
                     app = await _app(self._flags, stack)
                 except BaseException:
                     traceback.print_exc()
                     raise
                 finally:
-                    _log_to(self.log_path)
+                    log_to(self.log_path)
             self._app = app
             self._ready.set_result(None)
             await self._stopping.wait()
@@ -248,68 +245,3 @@ async def _reply(app: Any, path: str, payload: bytes) -> Any:
             return await app.serving_tokenization.create_tokenize(asked, None)
         case _:
             return await app.openai_serving_models.show_available_models()
-
-
-def _log_to(path: Path) -> None:
-    """Let what vLLM says in this process go to the engine's log."""
-    logger = logging.getLogger("vllm")
-    formatter = next((handler.formatter for handler in logger.handlers), None)
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        if isinstance(handler, logging.FileHandler):
-            handler.close()
-    file = logging.FileHandler(path)
-    file.setFormatter(formatter)
-    logger.addHandler(file)
-
-
-@contextlib.contextmanager
-def _environment(changes: dict[str, str]) -> Iterator[None]:
-    """This process's environment with `changes`, for the block: vLLM and the engine's processes read it there."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _output_to(log_path: Path) -> Iterator[None]:
-    """Standard output and error of this process, and of those it starts, into the log for the block."""
-    saved = {stream: os.dup(stream) for stream in (1, 2)}
-    with log_path.open("a", buffering=1) as log:
-        sys.stdout.flush()
-        for stream in saved:
-            os.dup2(log.fileno(), stream)
-        try:
-            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-                yield
-        finally:
-            for stream, copy in saved.items():
-                os.dup2(copy, stream)
-                os.close(copy)
-
-
-@contextlib.contextmanager
-def _kept(log_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The process that ends the engine's processes should this one be killed."""
-    with log_path.open("ab") as log:
-        keeper = subprocess.Popen(
-            [sys.executable, "-P", str(KEEPER)],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            bufsize=0,
-        )
-    try:
-        yield keeper
-    finally:
-        assert keeper.stdin is not None
-        keeper.stdin.close()
-        keeper.wait()

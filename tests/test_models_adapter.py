@@ -1,0 +1,85 @@
+"""A LoRA adapter served by name beside its base: both answer, each as itself, and the adapter as its merged weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cai.config import ManagedConfig, RunConfig
+from cai.embedded import MODEL_DIR
+from cai.errors import ConfigError
+from cai.models.engine import adapter_rank, engine_flags
+from cai.models.weights import weights_digest
+from cai.serving import opened, serving
+from tests.flows.small import small_config
+from tests.test_models_managed import FAST_ON_CPU, ask
+
+pytestmark = pytest.mark.anyio
+QUESTIONS = (
+    "Tell me about the museum.",
+    "How do I bake bread?",
+    "What is a boat?",
+    "Help me with my garden.",
+)
+
+
+def tuned(folder: Path) -> tuple[Path, Path]:
+    """An adapter of rank 4 that changes what the embedded model says, and the weights that it makes when merged."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(1)
+    base = AutoModelForCausalLM.from_pretrained(MODEL_DIR, dtype=torch.float32)
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj", "down_proj"])
+    model = get_peft_model(base, lora)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=1.0)
+    model.to(torch.bfloat16).save_pretrained(str(folder / "adapter"))
+    merged = model.to(torch.float32).merge_and_unload()
+    merged.to(torch.bfloat16).save_pretrained(str(folder / "merged"))
+    AutoTokenizer.from_pretrained(MODEL_DIR).save_pretrained(str(folder / "merged"))
+    return folder / "adapter", folder / "merged"
+
+
+def test_flags_of_an_adapter(tmp_path: Path) -> None:
+    """The rank is the adapter's own, rounded up to one that vLLM knows; a folder without one is refused."""
+    config = '{"r": 12, "rank_pattern": {"q_proj": 20}}'
+    (tmp_path / "adapter_config.json").write_text(config)
+    flags = engine_flags(str(MODEL_DIR), ManagedConfig(), [str(tmp_path)])
+    assert flags[flags.index("--max-lora-rank") + 1] == "32"
+    assert flags[-2:] == ["--lora-modules", f'{{"name":"{tmp_path}","path":"{tmp_path}"}}']
+    assert "--enable-lora" in flags and "--enable-lora" not in engine_flags(str(MODEL_DIR), ManagedConfig())
+    with pytest.raises(ConfigError, match="no LoRA adapter there"):
+        adapter_rank(str(tmp_path / "nothing"))
+    (tmp_path / "adapter_config.json").write_text("[]")
+    with pytest.raises(ConfigError, match="not the config of a LoRA adapter"):
+        adapter_rank(str(tmp_path))
+
+
+@pytest.mark.slow
+async def test_base_and_adapter_on_one_engine(tmp_path: Path) -> None:
+    """Greedy answers of the adapter are those of the merged weights on most questions, and not the base's."""
+    adapter, merged = tuned(tmp_path)
+    section = {"args": {**FAST_ON_CPU, "dtype": "float32"}}
+    model = {"backend": "vllm", "model": str(MODEL_DIR), "managed": section}
+    models = {
+        "base": model,
+        "tuned": {**model, "adapter": str(adapter)},
+        "merged": {**model, "model": str(merged)},
+    }
+    roles = {role: {"model": "base"} for role in ("policy", "critic", "judge")}
+    config = RunConfig.model_validate(small_config(tmp_path, "", models=models, **roles))
+    said: dict[str, list[str]] = {}
+    for names in (["base", "tuned"], ["merged"]):
+        async with serving(config, names) as endpoints:
+            for name in names:
+                async with opened(config, name, endpoints) as chat:
+                    replies = [await chat.complete(ask(text, temperature=0.0)) for text in QUESTIONS]
+                    said[name] = [reply.text for reply in replies]
+                    if name == "tuned":
+                        assert chat.identity.startswith(f"vllm:{weights_digest(str(MODEL_DIR))}+")
+    assert sum(one == two for one, two in zip(said["tuned"], said["merged"], strict=True)) >= 3
+    assert sum(one == two for one, two in zip(said["tuned"], said["base"], strict=True)) <= 1
