@@ -22,9 +22,7 @@ lint: install
 	$(BIN)/mypy
 
 bench: install
-	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/judging.py
-	$(BIN)/python benchmarks/promise.py --truth
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf outputs/* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
