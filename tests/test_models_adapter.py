@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,28 @@ def test_flags_of_an_adapter(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("[]")
     with pytest.raises(ConfigError, match="not the config of a LoRA adapter"):
         adapter_rank(str(tmp_path))
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    """Training from a base without its adapter, an adapter on a server of others, an engine of another process."""
+
+    def config(model: dict[str, Any], **changes: Any) -> RunConfig:
+        toy = {"backend": "vllm", "model": "toy"}
+        models = {"toy": {**toy, **model}, "x": {**toy, "managed": {}, "adapter": "other"}}
+        return RunConfig.model_validate(small_config(tmp_path, "", models=models, **changes))
+
+    for model, changes, words in (
+        (
+            {"managed": {}, "adapter": "low"},
+            {"sft": {}},
+            r"models\.toy\.adapter: training would start from the base",
+        ),
+        ({"endpoint": "http://a", "adapter": "low"}, {}, "'adapter' is served by a managed engine"),
+        ({"managed": {"in_process": True}}, {"ray": {}}, "in_process: Ray's workers are other processes"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            config(model, **changes)
+    assert config({"managed": {}}, judge={"jury": ["toy", "x"]}).judge.judges == ("toy", "x")
 
 
 @pytest.mark.slow
