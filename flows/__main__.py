@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import os
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 if sys.argv[1:2] != ["deploy"]:  # what is served tells of its runs
@@ -71,14 +75,43 @@ def _judge(arguments: argparse.Namespace, config: RunConfig) -> int:
 
 def _run(name: str, config: RunConfig, module: str | None = None, **options: str) -> Any:
     """Run the flow; SIGTERM ends it like Ctrl-C does. Imports Prefect, so it comes after all cheap checks."""
-    flow = getattr(importlib.import_module(f"flows.{module or name}"), name)
     from prefect.exceptions import TerminationSignal
 
     try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(flow(config, **options))
+        with _api() as ready:
+            flow = getattr(importlib.import_module(f"flows.{module or name}"), name)
+            ready()
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                return runner.run(flow(config, **options))
     except (TerminationSignal, asyncio.CancelledError) as stop:
         raise KeyboardInterrupt from stop
+
+
+@contextlib.contextmanager
+def _api() -> Iterator[Callable[[], None]]:
+    """A Prefect API for the block: the configured one, or that of a temporary server, which `ready()` waits for."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.server import APP, TEMPORARY, free_port, started, wait_for
+
+    if PREFECT_API_URL.value():
+        yield lambda: None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "prefect-server.log"
+        with (
+            started(APP, free_port(), TEMPORARY, log) as server,
+            temporary_settings({PREFECT_API_URL: server.url}),
+        ):
+            yield lambda: wait_for(server)
+            _flush()
+
+
+def _flush() -> None:
+    """Let the server hear of everything before it ends."""
+    from prefect.events.worker import EventsWorker
+
+    EventsWorker.drain_all(timeout=5)
 
 
 if __name__ == "__main__":

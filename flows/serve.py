@@ -9,12 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,17 +17,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
 from cai.cli.common import print_json
-from cai.errors import ServerError
-from cai.models.engine import last_words
-from cai.models.managed import SUPERVISOR
-from cai.models.supervise import GRACE_S
 from cai.report.tables import plain
 from flows.deployments import deployment_of, put, row_of
+from flows.server import free_port, started, wait_for
 from flows.wanted import Wanted
 
 PORT = 4200
-START_S = 180.0
-POLL_S = 0.25
 
 
 def serve(wanted: Sequence[Wanted], log: Path, *, as_json: bool) -> int:
@@ -60,50 +49,10 @@ def serve(wanted: Sequence[Wanted], log: Path, *, as_json: bool) -> int:
 
 
 @contextlib.contextmanager
-def own_server(log_path: Path) -> Iterator[str]:
+def own_server(log: Path) -> Iterator[str]:
     """A Prefect server with its UI for the length of the block; yields the URL of its API. Raises ServerError."""
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("ab") as log:
-        start = log.tell()
-        process = subprocess.Popen(
-            [sys.executable, "-P", str(SUPERVISOR), *command],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PREFECT_API_URL": url, "PREFECT_SERVER_UI_API_URL": url},
-            start_new_session=True,  # Ctrl-C is for this process, which ends its runs while the server still is there
-        )
-    try:
-        deadline = time.monotonic() + START_S
-        while not _healthy(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                words = last_words(log_path, start)
-                raise ServerError(f"the Prefect server did not start: {words} (log: {log_path})")
-            time.sleep(POLL_S)
-        yield url
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            process.wait(GRACE_S + 3)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _healthy(url: str) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5) as response:
-        return bool(response.status == 200)
-    return False
-
-
-def _free_port() -> int:
-    """Prefect's usual port where it is free, else any."""
-    for port in (PORT, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
-    raise ServerError("no loopback port is free")
+    port = free_port(PORT)
+    ui = {"PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api"}
+    with started(["-m", "prefect", "server", "start"], port, ui, log) as server:
+        wait_for(server)
+        yield server.url
