@@ -12,6 +12,7 @@ from typing import Any, Literal
 import orjson
 import pytest
 from aiohttp import web
+from pydantic import ValidationError
 
 from cai.config import ModelConfig, PriceConfig
 from cai.models import limits, open_model, retry, shared_prefix
@@ -143,6 +144,28 @@ async def test_limits_per_minute_hold_for_every_backend(
         seconds = time.monotonic() - start
     assert server.calls == 12
     assert seconds > (12 - 2) / 20 - 0.02
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"limits": {}}, "give 'requests_per_minute', 'tokens_per_minute' or both"),
+        ({"limits": {"requests_per_minute": 0}}, "greater than 0"),
+        (
+            {
+                "backend": "vllm",
+                "endpoint": None,
+                "managed": {"in_process": True},
+                "limits": {"tokens_per_minute": 9},
+            },
+            "an engine in this process has none",
+        ),
+    ],
+)
+def test_limits_that_limit_nothing_are_refused(changes: Json, message: str) -> None:
+    """An empty section, a rate of nothing, and limits where there is no account."""
+    with pytest.raises(ValidationError, match=message):
+        ModelConfig.model_validate({"backend": "openai", "model": "toy", **changes})
 
 
 @asynccontextmanager

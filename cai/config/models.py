@@ -12,7 +12,10 @@ BATCHED = 10_000  # requests in flight in mode batch, unless the config says oth
 
 
 class PriceConfig(Section):
-    """US dollars per million tokens."""
+    """US dollars per million tokens.
+
+    `cached_input`: read from a prompt cache; null: as `input`. `cached_write`: written to it; null: 1.25 × `input`.
+    """
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
@@ -21,10 +24,16 @@ class PriceConfig(Section):
 
 
 class LimitsConfig(Section):
-    """What the account may ask for in a minute, over all roles that use this model."""
+    """What the account may ask for in a minute, over all roles that use this model; each process counts for itself."""
 
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _any(self) -> LimitsConfig:
+        if self.requests_per_minute is None and self.tokens_per_minute is None:
+            raise ValueError("give 'requests_per_minute', 'tokens_per_minute' or both")
+        return self
 
 
 class ManagedConfig(Section):
@@ -99,6 +108,10 @@ class ModelConfig(Section):
     def _batched(self) -> ModelConfig:
         if self.mode == "batch" and self.limits is not None:
             raise ValueError("'limits' are of live calls; leave them out in mode 'batch'")
+        if self.managed is not None and self.managed.in_process and self.limits is not None:
+            raise ValueError(
+                "'limits' are of an account; an engine in this process has none, so leave them out"
+            )
         if self.mode == "batch" and self.backend == "vllm":
             raise ValueError("mode 'batch' is for openai and anthropic; a vLLM server has no batch API")
         return self
