@@ -22,7 +22,7 @@ from typing import Self
 from cai.errors import StoreError
 from cai.lock import lock
 from cai.models.base import Completion
-from cai.store import decode, encode, explain, guard, sync_folder
+from cai.store import decode, encode, explain, guard, sync_folder, unusable
 
 SYNC_INTERVAL_S = 1.0
 # A line is {"crc":"<8 hex>","key":"<32 hex>","completion":{…}}\n; the CRC-32 covers what follows its field.
@@ -89,8 +89,10 @@ class Journal:
                 return None
             self._used[name] = entry
         offset, length = entry >> _LENGTH_BITS, entry & ((1 << _LENGTH_BITS) - 1)
-        with guard(self.path):
+        try:
             line = os.pread(self._file, length, offset)
+        except OSError as error:
+            raise unusable(self.path, error) from error
         try:
             if not _intact(line):
                 raise ValueError("the checksum does not match")
@@ -108,8 +110,10 @@ class Journal:
         self._raise_sync_error()
         rest = b'"key":"%s","completion":%s}' % (key.encode(), encode(completion))
         line = b'{"crc":"%08x",%s\n' % (zlib.crc32(rest), rest)
-        with guard(self.path):
+        try:
             self._append(line)
+        except OSError as error:
+            raise unusable(self.path, error) from error
         name = bytes.fromhex(key)
         self._index.pop(name, None)
         self._used[name] = self._size << _LENGTH_BITS | len(line)
@@ -146,7 +150,7 @@ class Journal:
         done = 0
         try:
             while done < len(line):  # a short write means that the next one says why
-                done += os.write(self._file, line[done:])
+                done += os.write(self._file, line[done:] if done else line)
         except OSError:
             if done:
                 with contextlib.suppress(OSError):

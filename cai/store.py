@@ -45,7 +45,12 @@ def guard(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}; check space and permissions") from error
+        raise unusable(path, error) from error
+
+
+def unusable(path: Path, error: OSError) -> StoreError:
+    """What to raise where the system refuses a file."""
+    return StoreError(f"{path}: {error.strerror or error}; check space and permissions")
 
 
 def encode(row: BaseModel) -> bytes:
@@ -101,8 +106,10 @@ class RowsWriter:
 
     def write_bytes(self, data: bytes) -> None:
         """Append bytes that are no row."""
-        with guard(self.path):
+        try:  # as `guard` does, without its cost for every row
             self._file.write(data)
+        except OSError as error:
+            raise unusable(self.path, error) from error
         self._digest.update(data)
 
     def publish(self) -> Published:

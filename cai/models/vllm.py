@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -139,8 +140,7 @@ class VllmModel:
             headers=headers,
             connector=aiohttp.TCPConnector(limit=self._config.max_concurrency),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-            # a proxy cannot reach this machine's loopback
-            trust_env=urlsplit(self._root).hostname not in LOOPBACK,
+            trust_env=_behind_proxy(self._root),  # looked up anew for every call, at more than the call costs
         )
 
     async def probe(self) -> None:
@@ -159,3 +159,10 @@ class VllmModel:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
+
+
+def _behind_proxy(root: str) -> bool:
+    """Whether the environment names a proxy for this server; one cannot reach this machine's loopback."""
+    url = urlsplit(root)
+    host = url.hostname or ""
+    return host not in LOOPBACK and url.scheme in getproxies() and not proxy_bypass(host)
