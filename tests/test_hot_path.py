@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from cai.config import CriticConfig, JudgeConfig, ModelConfig, PolicyConfig
-from cai.constitution import Constitution
+from cai.constitution import Constitution, Principle
 from cai.judge.label import JudgeRule
 from cai.models import open_model
 from cai.models.base import Completion, Request, Usage
-from cai.prompts import critique_messages, revise_messages
+from cai.prompts import Templates, critique_messages, revise_messages
 from cai.rows import Comparison, Message, Prompt, Reply, Revision
 from cai.run import Step, run_shard, shard_paths
 from cai.stages.generate import generate_step
@@ -139,10 +139,13 @@ def test_keys_are_those_of_the_first_release() -> None:
 def test_few_shot_messages_are_those_of_their_principle() -> None:
     """Shots are rendered once for all rows, but anew for another wording, other examples or another template."""
     kind, turns = CONSTITUTION.principles[0], (Message(role="user", content="Q"),)
-    for messages in (
-        lambda principle, templates: critique_messages(templates, principle, turns, "R"),
-        lambda principle, templates: revise_messages(templates, principle, turns, "R", "C"),
-    ):
+    for use in ("critique", "revise"):
+
+        def messages(principle: Principle, templates: Templates, use: str = use) -> tuple[Message, ...]:
+            if use == "critique":
+                return critique_messages(templates, principle, turns, "R")
+            return revise_messages(templates, principle, turns, "R", "C")
+
         first = messages(kind, TEMPLATES)
         assert len(first) == 3 and messages(kind, TEMPLATES) == first
         changed = [
