@@ -164,7 +164,7 @@ def _hours(load: Load, engine: Engine, need: Need) -> str:
             f" ÷ {number(engine.gpus)} = {need.hours:,.2f} h"
         )
         return text + (
-            f"; × ${number(engine.gpu_hour_usd)} = ${need.usd:,.2f}"
+            f"; GPU-hours × ${number(engine.gpu_hour_usd)} = ${need.usd:,.2f}"
             if engine.gpu_hour_usd is not None
             else ""
         )
