@@ -73,17 +73,26 @@ def load_templates(name: str) -> Templates:
 
 def fill(template: str, fields: dict[str, str]) -> str:
     """Substitute every placeholder once; substituted text is not looked at again."""
-    return _PLACEHOLDER.sub(lambda match: fields[match[1]], template)
+    parts = list(_parts(template))
+    parts[1::2] = [fields[name] for name in parts[1::2]]
+    return "".join(parts)
+
+
+@lru_cache(maxsize=64)
+def _parts(template: str) -> tuple[str, ...]:
+    """Text, the name of a placeholder, text, and so on."""
+    return tuple(_PLACEHOLDER.split(template))
 
 
 def fence_of(*texts: str, nonce: str = "") -> str:
     """A mark for delimiting `texts` that none of them contains: a digest of them under the key `nonce` (64 bytes)."""
-    body, key = "\x1f".join(texts).encode("utf-8", "surrogatepass"), nonce.encode()
+    body, key = "\x1f".join(texts), nonce.encode()
+    data = body.encode("utf-8", "surrogatepass")
     marks = (
-        "text-" + hashlib.blake2b(body, digest_size=FENCE_BYTES, key=key, salt=again.to_bytes(16)).hexdigest()
+        "text-" + hashlib.blake2b(data, digest_size=FENCE_BYTES, key=key, salt=again.to_bytes(16)).hexdigest()
         for again in count()
     )
-    return next(mark for mark in marks if not any(mark in text for text in texts))
+    return next(mark for mark in marks if mark not in body)  # without \x1f, it is never half in one text
 
 
 def _render(
