@@ -138,7 +138,12 @@ def test_flags_are_flags_of_the_programs() -> None:
     environment = {**os.environ, "VLLM_TARGET_DEVICE": "cpu"}
     vllm = subprocess.run(engine, capture_output=True, text=True, check=True, env=environment).stdout
     text = (KUBERNETES / "vllm.yaml").read_text() + code(SLURM / "replicas.sbatch")
-    flags = set(re.findall(r"(?<=[ \"\[])--[a-z][a-z-]+", text)) - {"--silent", "--fail", "--max-time"}
+    flags = set(re.findall(r"(?<=[ \"\[])--[a-z][a-z-]+", text)) - {
+        "--silent",
+        "--fail",
+        "--max-time",
+        "--array",
+    }
     assert len(flags) >= 9
     assert not {flag for flag in flags if not re.search(rf"^  {flag}\b", vllm, re.M)}
     worker = [str(Path(sys.executable).parent / "prefect"), "worker", "start", "--help"]

@@ -13,6 +13,7 @@ from cai.pipeline import is_done, job_of, role_of, shards_of
 from cai.preflight import NOWHERE
 from cai.qualification import gate
 from cai.serving import Endpoints, board, engine_of, opened, serving
+from cai.target import in_flight
 
 ACTIVE_SHARDS = (
     4  # enough that one shard's last calls never leave the engine idle, few enough to bound memory
@@ -49,9 +50,7 @@ async def run_stages(
 async def _run_group(
     config: RunConfig, group: Sequence[str], shards: Sequence[int], work: Work, endpoints: Endpoints
 ) -> None:
-    batched = any(config.models[role_of(config, stage)].mode == "batch" for stage in group)
-    side_by_side = len(shards) if batched else ACTIVE_SHARDS  # so that a batch takes the calls of all shards
-    slots = asyncio.Semaphore(work.slots or side_by_side)
+    slots = asyncio.Semaphore(work.slots or _side_by_side(config, group, len(shards)))
     first = [
         stage for stage in group if qualified_judge(stage)
     ]  # may refuse its judge: nothing starts before
@@ -67,6 +66,13 @@ async def _run_group(
         for stage in first:
             await work.stage(config, stage, 0, endpoints)
         await all_of([chain(shard) for shard in shards])
+
+
+def _side_by_side(config: RunConfig, group: Sequence[str], shards: int) -> int:
+    """How many shards are in work at a time: all where a batch takes their calls, more where they are small slices."""
+    if any(config.models[role_of(config, stage)].mode == "batch" for stage in group):
+        return shards
+    return ACTIVE_SHARDS if config.pairs.target is None else ACTIVE_SHARDS + in_flight(config)
 
 
 def groups(config: RunConfig, stages: Sequence[str]) -> list[list[str]]:
