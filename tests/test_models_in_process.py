@@ -171,8 +171,8 @@ def test_no_orphans(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PARENT, str(MODEL_DIR), config.model_dump_json(), str(tmp_path / "log")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         try:
-            wait_until(lambda: len(descendants(parent.pid)) >= 2, 120)
+            wait_until(lambda: len(descendants(parent.pid)) >= 2, 600)
             pids = descendants(parent.pid)
         finally:
             parent.kill()
-    wait_until(lambda: not alive(pids), 15)
+    wait_until(lambda: not alive(pids), 60)
