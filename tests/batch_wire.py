@@ -61,6 +61,7 @@ class BatchWire:
     looked: asyncio.Event = field(default_factory=asyncio.Event)
     answer: asyncio.Event = field(default_factory=asyncio.Event)
     end: asyncio.Event = field(default_factory=asyncio.Event)
+    rest: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def openai_url(self) -> str:
@@ -96,10 +97,11 @@ async def batch_server(
 ) -> AsyncIterator[BatchWire]:
     """Serve on a free loopback port. `looks`: until a batch has ended, as `status` of its number says.
 
-    `held`: `answer` (a submission is accepted, but not answered until the event is set) or `end` (no batch ends).
+    `held`: until the event of that name is set, `answer` (a submission is accepted, but not answered), `end` (no batch
+    ends) or `rest` (half of the results are sent, and the connection stays open).
     """
     wire = BatchWire(faults=faults or {})
-    for name, event in (("answer", wire.answer), ("end", wire.end)):
+    for name, event in (("answer", wire.answer), ("end", wire.end), ("rest", wire.rest)):
         if name not in held:
             event.set()
     world = _World(wire, reply, fate, looks, status, key)
@@ -127,6 +129,7 @@ async def batch_server(
         yield wire
     finally:
         wire.answer.set()
+        wire.rest.set()
         await runner.cleanup()
 
 
@@ -162,7 +165,8 @@ class _World:
                 return _error(fault, "not now" if fault != 400 else "no such model in batches", "error")
             response: web.Response = await handler(request)
             if fault is None:
-                return response
+                waits = name == "results" and not self._wire.rest.is_set()
+                return await self._halves(request, response) if waits else response
             assert request.transport is not None
             if fault == "cut":
                 half = web.StreamResponse(headers={"Content-Type": "application/x-jsonl"})
@@ -173,6 +177,17 @@ class _World:
             return web.Response()
 
         return guard
+
+    async def _halves(self, request: web.Request, whole: web.Response) -> web.StreamResponse:
+        """The results in two pieces of whole lines, the second when the event is set."""
+        assert isinstance(whole.body, bytes)
+        rows = whole.body.splitlines(keepends=True)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"".join(rows[: len(rows) // 2]))
+        await self._wire.rest.wait()
+        await response.write(b"".join(rows[len(rows) // 2 :]))
+        return response
 
     async def models(self, request: web.Request) -> web.Response:
         data = [{"id": "toy", "object": "model", "type": "model", "created": 0}]

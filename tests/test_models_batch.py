@@ -151,6 +151,30 @@ async def test_one_batch_under_the_journal_keys(backend: Backend, tmp_path: Path
 
 
 @every_backend
+async def test_results_that_come_slowly(backend: Backend, tmp_path: Path, full: None) -> None:
+    """What rows ask next while results are still coming in waits for the others, and goes into one batch."""
+    answered = asyncio.Semaphore(0)
+
+    async with (
+        batch_server(held=["rest"]) as server,
+        opened(backend, server, tmp_path, max_concurrency=ROWS) as model,
+    ):
+
+        async def chain(request: Request) -> Completion:
+            first = await model.complete(request)
+            answered.release()
+            return await model.complete(ask(first.text))
+
+        chains = asyncio.gather(*map(chain, asks(ROWS)))
+        for _ in range(ROWS // 2):
+            await answered.acquire()
+        await asyncio.sleep(0)
+        server.rest.set()
+        assert len({one.text for one in await chains}) == ROWS
+    assert [len(batch.requests) for batch in server.batches.values()] == [ROWS, ROWS]
+
+
+@every_backend
 async def test_what_may_pass_is_asked_again(backend: Backend, tmp_path: Path) -> None:
     """Overloaded, never run and lost requests go into later batches, and all are answered."""
     requests = asks(40)

@@ -92,6 +92,11 @@ class BatchModel:
             self._opened = Desk(self._name, self._provider, ledger, self._secret, self._say, self._collect)
         return self._opened
 
+    @property
+    def _reading(self) -> bool:
+        """True while results come in: what their rows ask next belongs into one batch."""
+        return any(job.reading for job, _ in self._jobs.values())
+
     def _enter(self, key: str, request: Request) -> Waiting:
         """Take in a request: it joins the batch that has it already, or waits for the next one."""
         batch = self._desk.ledger.batch_of(key)
@@ -125,7 +130,8 @@ class BatchModel:
             self._first = self._first if self._queue else self._last
             self._queue[waiting.key] = waiting
             self._bytes += waiting.size
-        if len(self._queue) + sum(len(job.waiting) for job, _ in self._jobs.values()) >= self._limit:
+        in_flight = len(self._queue) + sum(len(job.waiting) for job, _ in self._jobs.values())
+        if in_flight >= self._limit and not self._reading:
             self._send()
         elif self._queue and self._timer is None:
             self._timer = asyncio.create_task(self._linger())
@@ -135,9 +141,9 @@ class BatchModel:
         while self._queue:
             patience = min(LINGER_S * 2 ** min(len(self._jobs), 20), LINGER_CAP_S)
             left = min(self._last + patience, self._first + LINGER_CAP_S) - loop.time()
-            if left <= 0:
+            if left <= 0 and not self._reading:
                 break
-            await asyncio.sleep(left)
+            await asyncio.sleep(left if left > 0 else LINGER_S)
         self._timer = None
         self._send()
 

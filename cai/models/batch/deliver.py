@@ -52,11 +52,15 @@ class Waiting:
 
 @dataclass(eq=False)
 class Job:
-    """A batch that is being followed. `waiting`: for what is still to come of it; `state`: what was last said of it."""
+    """A batch that is being followed. `waiting`: for what is still to come of it; `state`: what was last said of it.
+
+    `reading`: its results are coming in, and with each the next call of a row.
+    """
 
     batch: Batch
     waiting: dict[str, Waiting] = field(default_factory=dict)
     state: str = ""
+    reading: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,18 @@ async def deliver(desk: Desk, job: Job, id_: str) -> bool:
     batch = job.batch
     keys = frozenset[str]() if batch.id else desk.ledger.keys_of(batch)
     again: list[Waiting] = []
+    job.reading = True
     while True:
         left = dict(job.waiting)
         if not await _read(desk, job, id_, left, keys, again):
+            job.reading = False
             return False
         for key in left:
             if waiting := job.waiting.pop(key, None):
                 again += _later(desk, waiting, NEVER_RAN)
         if not job.waiting:
             break
+    job.reading = False
     if batch.id is None:
         desk.ledger.accepted(batch, id_)
     if not batch.read:
