@@ -25,6 +25,7 @@ from rich.console import Console
 
 from cai.conduct.main import loop_factory, show, told
 from cai.config import RunConfig
+from cai.errors import ConfigError
 from cai.preflight import check_inputs, check_judge
 from cai.qualification import to_measure
 from cai.report.tables import plain
@@ -78,7 +79,7 @@ def _run(name: str, config: RunConfig, module: str | None = None, **options: str
     from prefect.exceptions import TerminationSignal
 
     try:
-        with _api() as ready:
+        with _api(config) as ready:
             flow = getattr(importlib.import_module(f"flows.{module or name}"), name)
             ready()
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -88,8 +89,11 @@ def _run(name: str, config: RunConfig, module: str | None = None, **options: str
 
 
 @contextlib.contextmanager
-def _api() -> Iterator[Callable[[], None]]:
-    """A Prefect API for the block: the configured one, or that of a temporary server, which `ready()` waits for."""
+def _api(config: RunConfig) -> Iterator[Callable[[], None]]:
+    """A Prefect API for the block: the configured one, or that of a temporary server, which `ready()` waits for.
+
+    Raises ConfigError where Ray's workers on other nodes could not reach it.
+    """
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.server import APP, TEMPORARY, free_port, started, wait_for
@@ -97,6 +101,11 @@ def _api() -> Iterator[Callable[[], None]]:
     if PREFECT_API_URL.value():
         yield lambda: None
         return
+    if config.ray is not None and config.ray.address is not None:
+        raise ConfigError(
+            "ray.address: the workers report to a Prefect server; start one (`prefect server start`) and set "
+            "PREFECT_API_URL to where they reach it"
+        )
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "prefect-server.log"
         with (
