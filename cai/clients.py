@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from rich.console import Console
 
-from cai.config import RunConfig
+from cai.config import ModelConfig, RunConfig
 from cai.models import open_model
 from cai.models.base import ChatModel, Completion, Request
 from cai.report.progress import Board
@@ -40,6 +40,12 @@ class _Gated:
         await self._model.close()
 
 
+def _paced(model: ModelConfig) -> bool:
+    """True where one pacer bounds all calls, those that wait out a failure excepted: a live model at one address."""
+    in_process = model.managed is not None and model.managed.in_process
+    return model.mode == "live" and not model.endpoints and not in_process
+
+
 @dataclass
 class _Client:
     """An open client, and how many blocks use it."""
@@ -62,8 +68,7 @@ async def opened(config: RunConfig, name: str, endpoints: Endpoints) -> AsyncIte
         gates = _gates.setdefault(loop, WeakValueDictionary())
         gate = gates.setdefault(name, asyncio.Semaphore(model.max_concurrency))
         opened_model = open_model(name, model, endpoint=endpoint, folder=config.root, say=board.say)
-        # of a live model the pacer bounds the calls, and not those that wait out a failure
-        clients[key] = _Client(opened_model if model.mode == "live" else _Gated(opened_model, gate))
+        clients[key] = _Client(opened_model if _paced(model) else _Gated(opened_model, gate))
     client = clients[key]
     client.users += 1
     try:
