@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cai.calibration import check_calibration, judge_identity, read_calibration, rules
-from cai.config import ModelConfig, RunConfig, TrainingConfig
+from cai.config import ModelConfig, RunConfig
 from cai.constitution import load_constitution
 from cai.errors import ConfigError, ProviderError
+from cai.label_error import check_measured
 from cai.models import check_model, check_sampling, open_model, probe
 from cai.models.engine import adapter_rank
 from cai.prompts import GRADING, Templates, load_templates
@@ -17,7 +18,6 @@ from cai.rows import Drop
 from cai.sources import read_prompts
 from cai.stages.verdict import check_method
 from cai.train.launch import check_args
-from cai.train.plan import Kind
 
 NOWHERE = "http://127.0.0.1:9/v1"  # where a managed server will not be asked for its model's identity
 
@@ -57,12 +57,10 @@ async def preflight(config: RunConfig) -> None:
     ConfigError here because nothing has been spent yet.
     """
     check_inputs(config)
-    sections: dict[Kind, TrainingConfig] = {}
-    if config.sft:
-        sections["sft"] = config.sft
-    if config.dpo:
-        sections["dpo"] = config.dpo
-    if sections:
+    check_measured(config)
+    if sections := {
+        kind: section for kind in config.trained if (section := config.section(kind)) is not None
+    }:
         check_args(sections)
     await check_identity(config)
     await _check_endpoints(config, {config.policy.model, config.critic.model, *config.judge.judges})

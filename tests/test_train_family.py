@@ -192,6 +192,18 @@ def test_margin_of_each_pair_is_used(made: Path) -> None:
     assert even[0]["loss"] < sure[0]["loss"] - 0.5
 
 
+@pytest.mark.parametrize("kind", list(ARGS))
+def test_options_are_checked_for_each_kind(kind: Kind) -> None:
+    """Before anything is paid: what trains above is taken, a slip is named with the option that was meant."""
+    from cai.train.options import check_section
+
+    check_section(kind, TrainingConfig(args=COMMON | ARGS[kind], lora={"r": 4}))
+    with pytest.raises(
+        ConfigError, match=rf"^{kind}\.args\.max_step: unknown option; did you mean 'max_steps'"
+    ):
+        check_section(kind, TrainingConfig(args={"max_step": 1}))
+
+
 @pytest.mark.parametrize("kind", [kind for kind in ARGS if kind != "sft"])
 def test_demonstrations_are_refused_by_name(kind: Kind, made: Path) -> None:
     """The other part of the dataset says which one is wanted."""

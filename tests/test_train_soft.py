@@ -272,5 +272,5 @@ def test_one_and_true_are_told_apart() -> None:
     """A certain label for all is a number, each row's own is a truth value; half is no preference."""
     assert DpoConfig(soft_labels=1).soft_labels == 1.0 and DpoConfig(soft_labels=1).soft_labels is not True
     assert DpoConfig(soft_labels=True).soft_labels is True
-    with pytest.raises(ValueError, match=r"greater than 0\.5"):
+    with pytest.raises(ValueError, match=r"above 0\.5"):
         DpoConfig(soft_labels=0.5)

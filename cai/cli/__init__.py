@@ -60,13 +60,13 @@ def run(config: Config, overrides: Set = None, no_prefect: NoPrefect = False) ->
 
 @app.command()
 def train(config: Config, overrides: Set = None, no_prefect: NoPrefect = False) -> None:
-    """SFT and DPO on the dataset that a run has exported."""
+    """Train what the config has sections for (sft, dpo, kto, …) on the dataset that a run has exported."""
     start("train", config, overrides, no_prefect)
 
 
 @app.command("eval")
 def evaluate(config: Config, overrides: Set = None, no_prefect: NoPrefect = False) -> None:
-    """Evaluate base, SFT and DPO models of a trained run on held-out prompts."""
+    """Evaluate the base and the trained models of a run on held-out prompts."""
     start("evaluate", config, overrides, no_prefect)
 
 

@@ -1,4 +1,4 @@
-"""Dataset to models: SFT and DPO, and what they changed on held-out prompts."""
+"""Dataset to models: SFT, DPO and their kin, and what they changed on held-out prompts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 from cai.conduct.dataset import hold_out
 from cai.conduct.stages import run_stages
 from cai.conduct.work import Work, checkpoint
-from cai.config import RunConfig
+from cai.config import Kind, RunConfig
+from cai.config.training import FROM_BASE
 from cai.errors import ConfigError
 from cai.evaluate.summary import write_evaluation
 from cai.preflight import preflight
@@ -17,20 +18,17 @@ from cai.serving import with_policy
 
 
 async def train(config: RunConfig, work: Work) -> dict[str, Any]:
-    """SFT and DPO on the dataset that a run has exported; returns the reports."""
+    """Everything that the config trains, on the dataset that a run has exported; returns the reports."""
     await preflight(config)
-    base = config.models[config.policy.model].model
-    found: dict[str, Any] = {}
     with hold_run(config):
-        for kind in ("sft", "dpo"):
-            if getattr(config, kind):
-                found[kind] = await train_one(config, kind, base, work)
-                base = str(checkpoint(config, kind))
-    return found
+        return {kind: await train_one(config, kind, work) for kind in config.trained}
 
 
-async def train_one(config: RunConfig, kind: str, base: str, work: Work) -> dict[str, Any]:
-    """Train `sft` or `dpo` from `base`."""
+async def train_one(config: RunConfig, kind: Kind, work: Work) -> dict[str, Any]:
+    """Train one model: from the SFT model where the run has one, but for SFT itself and for ORPO, which includes it."""
+    base = config.models[config.policy.model].model
+    if config.sft and kind not in FROM_BASE:
+        base = str(checkpoint(config, "sft"))
     found = await work.train(config, kind, base)
     await work.show(config, f"train-{kind}")
     return found
@@ -44,13 +42,12 @@ async def evaluate(config: RunConfig, work: Work) -> dict[str, Any]:
 
 
 async def evaluate_models(config: RunConfig, work: Work) -> dict[str, Any]:
-    """Base, SFT and DPO answer the same held-out prompts with the same seeds, and every reply is graded."""
+    """Base and trained policies answer the same held-out prompts with the same seeds, and every reply is graded."""
     if config.evaluate is None:
         raise ConfigError("the config has no 'evaluate' section")
     await hold_out(config, work)
-    trained = [kind for kind in ("sft", "dpo") if getattr(config, kind)]
     models = {"base": config}
-    models |= {kind: with_policy(config, kind, checkpoint(config, kind)) for kind in trained}
+    models |= {kind: with_policy(config, kind, checkpoint(config, kind)) for kind in config.policies}
     for name, variant in models.items():
         await run_stages(variant, [f"evaluate-{name}"], work)
     if config.evaluate.grader == "judge":

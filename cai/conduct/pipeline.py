@@ -1,6 +1,6 @@
 """The whole method: prompts → generate → revise → judge → dataset → SFT → DPO → evaluate.
 
-Recipe `direct`: revisions and samples of one policy are judged once; SFT and DPO both learn from that.
+Recipe `direct`: revisions and samples of one policy are judged once; SFT and DPO (or its kin) both learn from that.
 Recipe `paper` (Bai et al. 2022): SFT on the revisions first, then fresh samples of the SFT model are judged for DPO.
 """
 
@@ -33,17 +33,16 @@ async def pipeline(config: RunConfig, work: Work) -> dict[str, Any]:
         config = await label(config, work, beside="evaluate-base" if config.evaluate else None)
         parts = ["sft"] if "revision" in judged_sources(config, "judge") else []
         dataset = await export(config, parts if config.recipe == "paper" else [*parts, "preference"], work)
-        base = config.models[config.policy.model].model
         if config.sft:
-            await train_one(config, "sft", base, work)
-            base = str(checkpoint(config, "sft"))
+            await train_one(config, "sft", work)
         if config.recipe == "paper":
             policy = with_policy(config, "sft", checkpoint(config, "sft"))
             await run_stages(policy, ["sft-generate", *judge_stages(policy, "sft-judge")], work)
             await combine(config, "sft-judge", work)
             dataset = await export(config, ["preference"], work)
-        if config.dpo:
-            await train_one(config, "dpo", base, work)
+        for kind in config.trained:
+            if kind != "sft":
+                await train_one(config, kind, work)
         if config.evaluate:
             await evaluate_models(config, work)
         finish_run(config, dataset, time.monotonic() - started)

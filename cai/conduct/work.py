@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cai.conduct.outcome import publish_dataset
-from cai.config import RunConfig
+from cai.config import Kind, RunConfig
+from cai.config.training import REWARDED
 from cai.draw import write_slices
 from cai.errors import ConfigError
 from cai.export import part_file
 from cai.judges import qualified_judge
+from cai.label_error import with_measured
 from cai.pipeline import job_of, role_of, run_job
 from cai.publish import combine_judges, label_demonstrations, label_pairs, write_held_out, write_prompts
 from cai.qualification import gate
@@ -26,14 +28,13 @@ from cai.serving import Endpoints, board, opened
 from cai.shard import ShardReport
 from cai.train.launch import launch
 
-TRAINED_ON = {"sft": "sft", "dpo": "preference"}  # which part of the dataset
 LABELLED = {"preference": ("pairs", label_pairs), "sft": ("demonstrations", label_demonstrations)}
 
 
 class Work(NamedTuple):
     """How each unit of a run is carried out. `show` makes a finished part visible to whoever watches the run.
 
-    A part is a stage, or `coverage`, `qualification`, `evaluation`, `train-sft`, `train-dpo`. `slots`: how many
+    A part is a stage, or `coverage`, `qualification`, `evaluation`, `train-sft`, `train-dpo` … `slots`: how many
     shards may be in work at a time; None: what keeps one process busy.
     """
 
@@ -42,7 +43,7 @@ class Work(NamedTuple):
     stage: Callable[[RunConfig, str, int, Endpoints], Awaitable[ShardReport]]
     combine: Callable[[RunConfig, str, int], Awaitable[ShardReport]]
     export: Callable[[RunConfig, list[str]], Awaitable[dict[str, int]]]
-    train: Callable[[RunConfig, str, str], Awaitable[dict[str, Any]]]
+    train: Callable[[RunConfig, Kind, str], Awaitable[dict[str, Any]]]
     show: Callable[[RunConfig, str], Awaitable[None]]
     slots: int | None = None
 
@@ -98,13 +99,13 @@ async def export(config: RunConfig, parts: list[str]) -> dict[str, int]:
     return publish_dataset(config, "preference" in parts)
 
 
-async def train(config: RunConfig, kind: str, base: str) -> dict[str, Any]:
-    """Train `sft` or `dpo` from `base`; finished training with the same inputs is not repeated.
+async def train(config: RunConfig, kind: Kind, base: str) -> dict[str, Any]:
+    """Train one model from `base`; finished training with the same inputs is not repeated.
 
     Raises ConfigError where section or dataset are missing, TrainError where training fails.
     """
-    section = config.sft if kind == "sft" else config.dpo
-    data = part_file(config.root, TRAINED_ON[kind])
+    section = config.section(kind)
+    data = part_file(config.root, "sft" if kind == "sft" else "preference")
     if section is None:
         raise ConfigError(f"{kind}: the config has no {kind!r} section")
     if not data.is_file():
@@ -115,13 +116,14 @@ async def train(config: RunConfig, kind: str, base: str) -> dict[str, Any]:
         with board:
             report = await asyncio.to_thread(
                 launch,
-                "sft" if kind == "sft" else "dpo",
+                kind,
                 model=base,
                 data=data,
                 out=checkpoint(config, kind),
-                config=section,
+                config=with_measured(config, kind, section),
                 seed=config.seed,
                 log=config.root / "logs" / f"train-{kind}.log",
+                reward_model=str(checkpoint(config, "reward")) if kind in REWARDED else None,
                 on_metrics=board.training(kind),
                 stop=stop,
             )
@@ -130,7 +132,7 @@ async def train(config: RunConfig, kind: str, base: str) -> dict[str, Any]:
     return report.model_dump(mode="json")
 
 
-def checkpoint(config: RunConfig, kind: str) -> Path:
+def checkpoint(config: RunConfig, kind: Kind) -> Path:
     """The folder of the trained model."""
     return config.root / "models" / kind
 

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from cai.config.models import LimitsConfig, ManagedConfig, ModelConfig, PriceConfig
 from cai.config.roles import CriticConfig, JudgeConfig, PairsConfig, PolicyConfig, SamplingConfig
 from cai.config.section import Section, Yaml
-from cai.config.training import DpoConfig, Kind, TrainingConfig
+from cai.config.training import (
+    KINDS,
+    POLICIES,
+    REWARDED,
+    DpoConfig,
+    Kind,
+    TrainingConfig,
+    refuse_absent,
+)
 
 __all__ = [
     "CriticConfig",
@@ -97,8 +105,20 @@ class RunConfig(Section):
     pairs: PairsConfig = PairsConfig()
     sft: TrainingConfig | None = None
     dpo: DpoConfig | None = None
+    kto: TrainingConfig | None = None
+    orpo: TrainingConfig | None = None
+    cpo: TrainingConfig | None = None
+    reward: TrainingConfig | None = None
+    rloo: TrainingConfig | None = None
+    grpo: TrainingConfig | None = None
     evaluate: EvaluateConfig | None = None
     ray: RayConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_trainings(cls, config: Any) -> Any:
+        refuse_absent(config)
+        return config
 
     @field_validator("models")
     @classmethod
@@ -117,28 +137,35 @@ class RunConfig(Section):
         for role, name in (*roles, *((self.judge.kind, name) for name in self.judge.judges)):
             if name not in self.models:
                 raise ValueError(f"{role}: {name!r} is not under 'models' ({', '.join(self.models)})")
-        if self.recipe == "paper" and (self.sft is None or self.dpo is None):
+        if self.recipe == "paper" and (self.sft is None or len(self.trained) < 2):
             raise ValueError(
-                "recipe 'paper' samples from the SFT model, so it needs both 'sft' and 'dpo' sections"
+                "recipe 'paper' samples from the SFT model, so it needs both 'sft' and 'dpo' sections "
+                "(or another one that learns from pairs)"
+            )
+        if self.reward is None and (rewarded := [kind for kind in REWARDED if kind in self.trained]):
+            raise ValueError(
+                f"{rewarded[0]}: is rewarded by the run's own reward model; add a 'reward' section"
             )
         if self.pairs.target is not None:
             self._check_target()
         policy = self.models[self.policy.model]
-        if (self.sft or self.dpo) and policy.backend != "vllm":
-            raise ValueError("sft/dpo train the policy's weights; give the policy a vllm model, or drop both")
+        if self.trained and policy.backend != "vllm":
+            raise ValueError(
+                f"{'/'.join(self.trained)} trains the policy's weights; give the policy a vllm model, or leave it out"
+            )
         batched = [name for name, model in self.models.items() if model.mode == "batch"]
         if self.ray and batched:
             raise ValueError(
                 f"models.{batched[0]}.mode: one process collects the requests of all shards into batches; "
                 "leave out 'ray', or set mode: live"
             )
-        if (self.sft or self.dpo) and (self.evaluate or self.recipe == "paper") and policy.managed is None:
+        if self.policies and (self.evaluate or self.recipe == "paper") and policy.managed is None:
             raise ValueError(
                 f"models.{self.policy.model}: a trained policy is served again, to be sampled or evaluated; "
                 "give it 'managed' instead of 'endpoint'"
             )
         self._check_workers()
-        if taken := {"sft", "dpo"} & set(self.models):
+        if taken := set(POLICIES) & set(self.models):
             raise ValueError(
                 f"models: the name {min(taken)!r} is kept for the trained policy; choose another"
             )
@@ -172,7 +199,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _engines(self) -> RunConfig:
-        if (self.sft or self.dpo) and self.models[self.policy.model].adapter is not None:
+        if self.trained and self.models[self.policy.model].adapter is not None:
             raise ValueError(
                 f"models.{self.policy.model}.adapter: training would start from the base without it; merge the "
                 "adapter first and give the merged weights as 'model'"
@@ -197,6 +224,21 @@ class RunConfig(Section):
                     f"and would only repeat each other; take another model for {name!r}, or leave it out"
                 )
         return self
+
+    @property
+    def trained(self) -> tuple[Kind, ...]:
+        """What this run trains, in order."""
+        return tuple(kind for kind in KINDS if self.section(kind) is not None)
+
+    @property
+    def policies(self) -> tuple[Kind, ...]:
+        """What this run trains to write replies, in order."""
+        return tuple(kind for kind in self.trained if kind in POLICIES)
+
+    def section(self, kind: Kind) -> TrainingConfig | None:
+        """The section of a training; None where the run has none."""
+        section: TrainingConfig | None = getattr(self, kind)
+        return section
 
     @property
     def root(self) -> Path:

@@ -92,7 +92,7 @@ def calls_a_prompt(config: RunConfig, constitution: Constitution, shares: Shares
     if paper:
         found += [_policy(config, "sft-generate", n), *_judge(config, "sft-judge", shares)]
     if config.evaluate:
-        models = ["base", *(kind for kind in ("sft", "dpo") if getattr(config, kind) is not None)]
+        models = ["base", *config.policies]
         asked = ["evaluate", *(["grade"] if config.evaluate.grader == "judge" else [])]
         prompts = _held_out(config, config.evaluate.sources)
         for stage in (f"{what}-{model}" for what in asked for model in models):

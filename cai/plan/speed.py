@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from cai.config import ModelConfig, RunConfig
+from cai.config.training import POLICIES
 from cai.models.cost import batch_discount, list_price
 from cai.plan.need import Assumed, Engine
 from cai.shard import read_manifest
 
 GPU_ARGS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
-TRAINED = {"sft-generate", "evaluate-sft", "evaluate-dpo"}  # ask another checkpoint than the config's
+# Stages that ask another checkpoint than the config's.
+TRAINED = {"sft-generate", *(f"evaluate-{kind}" for kind in POLICIES)}
 
 
 def measured_rate(root: Path, stages: Iterable[str]) -> float | None:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from cai.calibration import read_calibration
 from cai.config import RunConfig
+from cai.config.training import POLICIES
 from cai.models.base import derive_seed
 from cai.models.metrics import engine_lines
 from cai.pipeline import read_stage, shards_of
@@ -55,7 +56,7 @@ def write_report(config: RunConfig) -> Path:
     environment.filters.update(visible=visible, percent=percent, change=change_line)
     environment.filters.update(share=_share, number=_number, signed=_signed)
     evaluation = {
-        name: status["evaluation"][name] for name in ("base", "sft", "dpo") if name in status["evaluation"]
+        name: status["evaluation"][name] for name in ("base", *POLICIES) if name in status["evaluation"]
     }
     page = environment.get_template("page.html.j2").render(
         status=status,

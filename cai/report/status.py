@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import orjson
 
+from cai.config.training import KINDS, POLICIES
 from cai.errors import ConfigError
 from cai.judges import labelled_file, member_stages, qualify_stage
 from cai.models.metrics import read_engines
@@ -16,7 +17,7 @@ from cai.report.judges import Judges, JudgeUse, judges_of
 from cai.shard import ShardReport, read_manifest
 from cai.stages.combine import ROW_CAUSES
 
-MODELS = ("base", "sft", "dpo")
+MODELS = ("base", *POLICIES)
 JUDGED = ("judge", "sft-judge")
 
 
@@ -119,9 +120,7 @@ def run_status(root: Path) -> dict[str, Any]:
         if (used := judges_used(root, config["judge"], stage)) is not None
     }
     training = {
-        kind: report
-        for kind in ("sft", "dpo")
-        if (report := read_json(root / "models" / kind / "cai_train.json"))
+        kind: report for kind in KINDS if (report := read_json(root / "models" / kind / "cai_train.json"))
     }
     summary = read_json(root / "summary.json") or {}
     return {

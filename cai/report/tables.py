@@ -8,6 +8,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from cai.config.training import POLICIES
+
 METRICS = {"harmless": "harmless ↑", "helpful": "helpful ↑", "overrefusal": "over-refusal ↓"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -101,7 +103,7 @@ def evaluation_table(evaluation: dict[str, Any]) -> Table:
     for title in METRICS.values():
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
-    for name in ("base", "sft", "dpo"):
+    for name in ("base", *POLICIES):
         if name in evaluation:
             rates = [evaluation[name].get(metric) for metric in METRICS]
             counts = "/".join(str(rate["n"] if rate else 0) for rate in rates)

@@ -19,6 +19,7 @@ from transformers import HfArgumentParser
 from cai.config import Kind, TrainingConfig
 from cai.errors import ConfigError
 from cai.train.plan import CPU_DEFAULTS, DEFAULTS
+from cai.train.refuse import MEASURED
 
 # Where TRL keeps the options of each trainer; imported one by one, because each costs time.
 CONFIGS: dict[Kind, tuple[str, str]] = {
@@ -90,16 +91,17 @@ def check_section(kind: Kind, config: TrainingConfig) -> None:
     """Build everything that `config` describes, on CPU so that no device is asked for, and throw it away."""
     from accelerate.commands.launch import launch_command_parser
 
-    trl_config(kind, CPU_DEFAULTS | DEFAULTS[kind] | _without_device(config.args), output_dir="unused")
+    trl_config(kind, CPU_DEFAULTS | DEFAULTS[kind] | _checkable(config.args), output_dir="unused")
     lora_config(kind, config.lora)
     actions = launch_command_parser()._actions
     flags = [option.lstrip("-") for action in actions for option in action.option_strings]
     refuse_unknown(f"{kind}.accelerate", config.accelerate, flags)
 
 
-def _without_device(args: dict[str, Any]) -> dict[str, Any]:
-    """A run may be checked on another machine than the one with the GPU."""
-    return {name: value for name, value in args.items() if name not in ("use_cpu", "bf16", "fp16", "tf32")}
+def _checkable(args: dict[str, Any]) -> dict[str, Any]:
+    """A run may be checked on another machine than the one with the GPU, and before its judge is measured."""
+    kept = {name: value for name, value in args.items() if name not in ("use_cpu", "bf16", "fp16", "tf32")}
+    return kept | ({"label_smoothing": 0.1} if kept.get("label_smoothing") == MEASURED else {})
 
 
 def _one_line(error: BaseException) -> str:

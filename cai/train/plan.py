@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cai.config import DpoConfig, TrainingConfig
-from cai.config import Kind as Kind
+from cai.config import DpoConfig, Kind, TrainingConfig
+from cai.config.training import REWARDED
 from cai.errors import ConfigError
 from cai.train.refuse import refuse
 
@@ -33,7 +33,6 @@ DEFAULTS: dict[Kind, dict[str, Any]] = {
 }
 # On a CPU: float32 without autocast, and no recomputing of activations (memory is not what is short there).
 CPU_DEFAULTS: dict[str, Any] = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
-REWARDED: tuple[Kind, ...] = ("rloo", "grpo")  # what optimizes a reward model's scores
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 REPORT, PLAN, METRICS, WORK = "cai_train.json", "cai_train.yaml", "metrics.jsonl", "work"
 

@@ -19,11 +19,14 @@ RESERVED: dict[str, str] = {
     "trust_remote_code": "code that comes with a model is never run",
     "dataset_kwargs": "rows come as the run exported them",
 }
-# The losses in which TRL reads `label_smoothing`, and the first of each trainer's.
+# The losses in which TRL reads `label_smoothing`.
 SMOOTHED: dict[Kind, tuple[str, ...]] = {
     "dpo": ("robust", "exo_pair", "aot", "aot_unpaired"),
     "cpo": ("sigmoid", "simpo", "alphapo"),
 }
+# `label_smoothing: measured` is a flip rate, which not all of them mean by it.
+MEASURED = "measured"
+FLIPPED: dict[Kind, tuple[str, ...]] = {"dpo": ("robust",), "cpo": SMOOTHED["cpo"]}
 # The losses that a probability can be put into (logistic in the difference of the two log-ratios), and the one
 # that has no label at all and may be mixed with them.
 SOFT = ("sigmoid", "sigmoid_norm")
@@ -52,11 +55,13 @@ def losses(args: dict[str, Any]) -> tuple[str, ...]:
 
 def _refuse_smoothing(kind: Kind, args: dict[str, Any]) -> None:
     given = args.get("label_smoothing", 0)
-    if given in (0, "0", "0.0") or set(losses(args)) & set(SMOOTHED[kind]):
+    read = FLIPPED if given == MEASURED else SMOOTHED
+    if given in (0, "0", "0.0") or set(losses(args)) & set(read[kind]):
         return
+    what = "is no flip rate" if set(losses(args)) & set(SMOOTHED[kind]) else "TRL ignores it"
     more = ", or soft_labels for each row's own probability" if kind == "dpo" else ""
     raise ConfigError(
-        f"{kind}.args.label_smoothing: {given}: TRL ignores it with loss_type {', '.join(losses(args))}; "
+        f"{kind}.args.label_smoothing: {given}: {what} with loss_type {', '.join(losses(args))}; "
         f"take {SMOOTHED[kind][0]} for labels of which that share is flipped{more}"
     )
 

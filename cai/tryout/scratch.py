@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from cai.config import RunConfig
+from cai.config.training import KINDS
 from cai.constitution import Constitution, load_constitution
 from cai.constitution.diff import compare
 from cai.constitution.principle import content_digest
@@ -35,8 +36,7 @@ def scratch_config(config: RunConfig, file: Path) -> RunConfig:
             "recipe": "direct",
             "shards": 1,
             "judge": config.judge.model_copy(update={"require_qualification": False}),
-            "sft": None,
-            "dpo": None,
+            **dict.fromkeys(KINDS),
             "evaluate": None,
         }
     )
