@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             done = subprocess.run([sys.executable, "-m", *command, *more], cwd=ROOT, check=False)
             if done.returncode:
                 failed.append(" ".join(command))
-    for command in failed:
-        sys.stderr.write(f"failed: python -m {command}\n")
+    for line in failed:
+        sys.stderr.write(f"failed: python -m {line}\n")
     return int(bool(failed))
 
 

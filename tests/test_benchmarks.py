@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.__main__ import QUICK, SETS
 from benchmarks.job import compare_prompt, critique_prompt, revise_prompt
 from benchmarks.loopback import Server, loopback
 from benchmarks.replies import Behaviour
@@ -113,7 +114,7 @@ def test_capacity() -> None:
 
 def test_throughput() -> None:
     """Every contender makes five calls a row; what keeps its calls makes none when it runs again; absent is said."""
-    contenders = ["aiohttp", "aiohttp-uvloop", "sdk", "sdk-aiohttp", "core", "distilabel"]
+    contenders = ["aiohttp", "sdk", "core", "distilabel"]
     found = bench("throughput", *SMALL, "--contenders", *contenders)
     rows = {row["contender"]: row for row in found["rows"]}
     assert rows["distilabel"]["note"] == "not installed"
@@ -205,3 +206,24 @@ def test_promise_on_published_verdicts() -> None:
     found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
     assert found["halves"] == 200 and found["with_a_threshold"] > 40
     assert found["measured_broken"] <= 0.1
+
+
+def test_all_in_turn() -> None:
+    """The runner starts what is named and refuses what there is not."""
+    command = [sys.executable, "-m", "benchmarks", "--quick"]
+    done = subprocess.run([*command, "capacity"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "calls/s a core" in done.stdout
+    refused = subprocess.run([*command, "nothing"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "nothing" in refused.stderr
+
+
+def test_all_options_are_known() -> None:
+    """Every command of the runner is understood by its benchmark: only an option too many is refused."""
+    for name, commands in SETS.items():
+        both = (*commands, *QUICK[name])
+        assert len({module for module, *_ in both}) == 1
+        options = [option for _, *options in both for option in options]
+        command = [sys.executable, "-m", both[0][0], *options, "--no-such-option"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.endswith("error: unrecognized arguments: --no-such-option\n"), done.stderr
