@@ -109,7 +109,9 @@ async def test_the_same_replies_as_behind_http(tmp_path: Path, capfd: pytest.Cap
     }
     changes = {name: {"model": "inside"} for name in ("policy", "critic", "judge")}
     config = RunConfig.model_validate(small_config(tmp_path, "", models=models, **changes))
+    environment = dict(os.environ)
     inside = await replies(config, "inside", ASKED)
+    assert dict(os.environ) == environment
     assert capfd.readouterr().out == ""
     assert not descendants(os.getpid())
     assert inside == await replies(config, "server", ASKED)

@@ -28,17 +28,18 @@ def log_to(path: Path) -> None:
 
 @contextlib.contextmanager
 def environment(changes: dict[str, str]) -> Iterator[None]:
-    """This process's environment with `changes`, for the block: vLLM and the engine's processes read it there."""
-    before = {name: os.environ.get(name) for name in changes}
+    """This process's environment with `changes`, for the block: vLLM and the engine's processes read it there.
+
+    At the end it is what it was: vLLM sets thread counts and preloads of its own, which no trainer should inherit.
+    """
+    before = dict(os.environ)
     os.environ.update(changes)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextlib.contextmanager
