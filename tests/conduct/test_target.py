@@ -151,7 +151,9 @@ async def test_another_target_asks_only_for_new_prompts(tmp_path: Path) -> None:
         for target in (40, 120):
             config = targeted(tmp_path, server, target)
             assert (await judge(config, HERE))["preference"] == target
-            check_accounts(config)
+            stages = check_accounts(config)  # nothing of the larger draw is left in them
+            assert stages["pairs"]["rows_out"] == target
+            assert stages["prompts"]["rows_out"] == read_json(config.root / "target.json")["drawn"]
         assert server.calls == len(bodies) and dataset(config) == large
 
 
