@@ -53,4 +53,4 @@ def batch_lines(plan: Plan) -> list[str]:
 
 def _wait(stages: list[StagePlan]) -> str:
     count = sum(stage.batches for stage in stages)
-    return f"in about {count} batches one after the other, each within a day"
+    return f"in about {count} batches one after the other, each within a day" if count > 1 else "within a day"
