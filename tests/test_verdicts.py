@@ -341,7 +341,7 @@ def test_what_is_no_answer_is_asked_again(rig: Rig, way: str) -> None:
     """Under the next attempt number and another seed; all calls stand behind the verdict, in order."""
     asked: Counter[str] = Counter()
 
-    def reply(body: Json) -> Answer:
+    def reply(body: Json) -> Answer | str:
         order = first_text(body)
         asked[order] += 1
         return Answer("") if asked[order] < ATTEMPTS else reasoned(SURE, "A is kind.")(body)
