@@ -46,13 +46,12 @@ def measure(rows: int, options: argparse.Namespace) -> dict[str, Any]:
         prompts = write_prompts(Path(name) / "prompts.jsonl", rows, sentences=1)
         config = write_config(Path(name), server.url, prompts, options.limit, options.shards)
         done, stats = run([sys.executable, *PIPELINES["core"], str(config)], server, pin=False)
-    calling = [sample.mb for sample in done.samples if stats.first_s <= sample.at_s <= stats.last_s]
     every = max(1, len(done.samples) // POINTS)
     return {
         "rows": rows,
         "calls": stats.calls,
         "peak_mb": done.peak_mb,
-        "peak_calling_mb": max(calling, default=None),
+        "peak_calling_mb": done.peak_between_mb(stats.first_s, stats.last_s),
         "rows_per_s": rows / stats.seconds,
         "seconds": done.seconds,
         "curve": [(round(s.at_s - done.started_s, 1), round(s.mb, 1)) for s in done.samples[::every]],

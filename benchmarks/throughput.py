@@ -45,6 +45,7 @@ COLUMNS = (
     Column("cpu_s_before", "CPU s before", "{:.1f}"),
     Column("cpu_s_after", "and after", "{:.1f}"),
     Column("peak_mb", "peak MB", "{:.0f}"),
+    Column("peak_calling_mb", "while calling", "{:.0f}"),
     Column("start_s", "start to first call, s", "{:.2f}"),
     Column("rerun_s", "re-run, s", "{:.2f}"),
     Column("rerun_calls", "its calls", "{:.0f}"),
@@ -96,6 +97,7 @@ def run(command: Sequence[str], server: Server, pin: bool) -> tuple[Watched, Sta
 def figures(done: Watched, stats: Stats, rows: int) -> dict[str, Any]:
     """What a run and the server's counters come to."""
     thousands = stats.calls / 1000
+    calling_mb = done.peak_between_mb(stats.first_s, stats.last_s)
     return {
         "calls": stats.calls,
         "rows_per_s": rows / stats.seconds,
@@ -105,6 +107,7 @@ def figures(done: Watched, stats: Stats, rows: int) -> dict[str, Any]:
         "cpu_s_before": done.cpu_at(stats.first_s),
         "cpu_s_after": done.cpu_s - done.cpu_at(stats.last_s),
         "peak_mb": done.peak_mb,
+        **({"peak_calling_mb": calling_mb} if calling_mb is not None else {}),
         "start_s": stats.first_s - done.started_s,
         "seconds": done.seconds,
     }
@@ -143,7 +146,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 def medians(rounds: Sequence[dict[str, dict[str, Any]]], name: str) -> dict[str, Any]:
     """A contender's medians over the rounds, and the median of its ratio to the reference of the same round."""
     mine = [found[name] for found in rounds]
-    row: dict[str, Any] = {key: statistics.median(one[key] for one in mine) for key in mine[0]}
+    shared = [key for key in mine[0] if all(key in one for one in mine)]
+    row: dict[str, Any] = {key: statistics.median(one[key] for one in mine) for key in shared}
     if REFERENCE in rounds[0]:
         row["ratio"] = statistics.median(
             found[name]["rows_per_s"] / found[REFERENCE]["rows_per_s"] for found in rounds

@@ -43,6 +43,10 @@ class Watched(NamedTuple):
         """Most memory that was seen at once."""
         return max((sample.mb for sample in self.samples), default=0.0)
 
+    def peak_between_mb(self, first_s: float, last_s: float) -> float | None:
+        """Most memory that was seen between two moments; None without a sample there."""
+        return max((sample.mb for sample in self.samples if first_s <= sample.at_s <= last_s), default=None)
+
     def cpu_at(self, at_s: float) -> float:
         """CPU seconds used by a moment, between the samples around it."""
         before = Sample(self.started_s, 0.0, 0.0)
