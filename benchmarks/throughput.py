@@ -33,23 +33,26 @@ PEER = "benchmarks.peers.distilabel_job"
 PIPELINES = {"core": ("-m", "cai", "run", "--no-prefect"), "prefect": ("-m", "flows", "pipeline")}
 CONTENDERS = (*CLIENTS, *PIPELINES, "distilabel")
 REFERENCE = "aiohttp"
-COLUMNS = (
-    Column("contender", "contender"),
-    Column("concurrency", "concurrency", "{:.0f}"),
+WHO = (Column("contender", "contender"), Column("concurrency", "limit", "{:.0f}"))
+SPEED = (
+    *WHO,
     Column("calls", "calls", "{:,.0f}"),
     Column("rows_per_s", "rows/s calling", "{:.1f}"),
     Column("ratio", "ratio", "{:.2f}"),
     Column("rows_per_s_overall", "rows/s overall", "{:.1f}"),
+    Column("start_s", "s to first call", "{:.2f}"),
+    Column("rerun_s", "re-run, s", "{:.2f}"),
+    Column("rerun_calls", "its calls", "{:.0f}"),
+    Column("note", "note"),
+)
+COST = (
+    *WHO,
     Column("cpu_s_per_1000", "CPU s/1,000 calls", "{:.3f}"),
     Column("cpu_s_per_1000_calling", "while calling", "{:.3f}"),
     Column("cpu_s_before", "CPU s before", "{:.1f}"),
     Column("cpu_s_after", "and after", "{:.1f}"),
     Column("peak_mb", "peak MB", "{:.0f}"),
     Column("peak_calling_mb", "while calling", "{:.0f}"),
-    Column("start_s", "start to first call, s", "{:.2f}"),
-    Column("rerun_s", "re-run, s", "{:.2f}"),
-    Column("rerun_calls", "its calls", "{:.0f}"),
-    Column("note", "note"),
 )
 
 
@@ -176,9 +179,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         sys.stdout.buffer.write(orjson.dumps(found) + b"\n")
         return
-    print_table(
-        f"{options.rows:,} rows × {CALLS} calls, {options.latency * 1000:g} ms a call", COLUMNS, found["rows"]
-    )
+    title = f"{options.rows:,} rows × {CALLS} calls, {options.latency * 1000:g} ms a call"
+    print_table(title, SPEED, found["rows"])
+    print_table(f"{title}: CPU and memory", COST, found["rows"])
 
 
 if __name__ == "__main__":
