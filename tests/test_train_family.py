@@ -142,6 +142,15 @@ def test_losses_reachable_by_name(name: str, made: Path) -> None:
         assert weights(made / name) != weights(ensure(made, "sigmoid" if kind == "dpo" else kind))
 
 
+def test_soft_labels_resume(made: Path) -> None:
+    """After a kill each pair still has its own p: the same bytes in the end."""
+    whole = weights(ensure(made, "soft"))
+    interrupt(made / "soft")
+    run(made, "dpo", "soft", soft_labels=True)
+    assert json.loads((made / "soft" / REPORT).read_text())["resumed_from"] == 3
+    assert weights(made / "soft") == whole
+
+
 @pytest.mark.parametrize("kind", ["kto", "orpo", "reward", "grpo"])
 def test_adapters_are_merged_and_kept(kind: Kind, made: Path) -> None:
     """LoRA: full weights in the folder, the adapter beside them; a reward model's head is trained with it."""
