@@ -15,15 +15,10 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 
+from cai.exact import lower_bound
+
 STARTS = (1 / 3, 2 / 3)
 STEPS = 20  # thresholds tried: each lets through another twentieth of the pairs
-
-
-def lower_bound(right: int, n: int, risk: float) -> float:
-    """The accuracy that `right` of `n` proves: the truth is below it with a probability of at most `risk`."""
-    from scipy.stats import beta
-
-    return float(beta.ppf(risk, right, n - right + 1)) if right else 0.0
 
 
 def smallest_threshold(cases: Sequence[tuple[float, bool]], target: float, risk: float) -> float | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from cai.exact import binomial_cdf, fisher_p
 from cai.intervals import rate
 from cai.judge.cases import Case, hit, offset, orders_of, scored, side
 from cai.judge.curve import probability
@@ -89,9 +90,7 @@ def decided(cases: Sequence[Case]) -> list[Decided]:
 
 def beyond_doubt(fewer: int, n: int) -> bool:
     """True where `fewer` of `n` is below one half by more than chance."""
-    from scipy.stats import binom
-
-    return n > 0 and float(binom.cdf(fewer, n, 0.5)) < DOUBT
+    return n > 0 and binomial_cdf(fewer, n, 0.5) < DOUBT
 
 
 def _coin(pairs: Sequence[Decided]) -> Finding | None:
@@ -146,15 +145,12 @@ def _position(cases: Sequence[Case]) -> Finding | None:
 
 def _length(pairs: Sequence[Decided]) -> Finding | None:
     """Is the judge wrong more often where the better reply is the shorter one than where it is the longer?"""
-    from scipy.stats import fisher_exact
-
     short = [pair.right for pair in pairs if pair.gold_longer == 0]
     long = [pair.right for pair in pairs if pair.gold_longer == 1]
     if not short or not long:
         return None
     wrong = [len(short) - sum(short), len(long) - sum(long)]
-    table = [[wrong[0], sum(short)], [wrong[1], sum(long)]]
-    if float(fisher_exact(table).pvalue) >= 2 * DOUBT:
+    if fisher_p(wrong[0], sum(short), wrong[1], sum(long)) >= 2 * DOUBT:
         return None
     gap = wrong[0] / len(short) - wrong[1] / len(long)
     refuses = abs(gap) >= LENGTH_LIMIT

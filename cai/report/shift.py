@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import get_args
 
+from cai.exact import fisher_p
 from cai.intervals import rate
 from cai.report.filter_rows import (
     Bin,
@@ -151,9 +152,7 @@ def _chance(kept_in: int, kept_out: int, dropped_in: int, dropped_out: int) -> f
     """Two-sided p of Fisher's exact test."""
     if not (kept_in + kept_out and dropped_in + dropped_out):
         return 1.0
-    from scipy.stats import fisher_exact
-
-    return float(fisher_exact([[kept_in, kept_out], [dropped_in, dropped_out]]).pvalue)
+    return fisher_p(kept_in, kept_out, dropped_in, dropped_out)
 
 
 def _ratio(part: float, whole: float) -> float | None:
