@@ -182,7 +182,7 @@ class Engine:
             with output_to(self.log_path):
                 try:
                     app = await _app(self._flags, stack)
-                except BaseException:
+                except Exception:  # not where vLLM's parser has said what is wrong, and exits
                     traceback.print_exc()
                     raise
                 finally:
@@ -199,14 +199,15 @@ class Engine:
 
         try:
             reply = await _reply(self._app, path, payload)
-        except EngineDeadError as error:
+        except EngineDeadError:
             self.dead = True
-            words = last_words(self.log_path, self._log_start)
-            raise ProviderError("unreachable", f"{self._model}: the vLLM engine died: {words}") from error
         except ValidationError as error:
             raise AttemptFailed("bad_request", f"HTTP 400: {error}") from error
         except Exception as error:
             reply = create_error_response(error)
+        if self.dead:  # not chained: the error's frames would keep the engine's client for good
+            words = last_words(self.log_path, self._log_start)
+            raise ProviderError("unreachable", f"{self._model}: the vLLM engine died: {words}")
         raw: bytes = reply.model_dump_json().encode()
         if isinstance(reply, ErrorResponse):
             raise http_failure(reply.error.code, {}, raw.decode())
