@@ -98,10 +98,8 @@ def make_plan(
     reward_model: str | None = None,
 ) -> TrainPlan:
     """Resolve options and digest all that determines the weights. Raises ConfigError for what cannot work."""
-    if not data.is_file():
-        raise ConfigError(f"{data}: no such file of {kind} rows; export the dataset first")
     refuse(kind, config)
-    _check_folders(kind, model, data, out, reward_model)
+    _check_inputs(kind, model, data, out, reward_model)
     given = DEFAULTS[kind] | config.args
     cpu = bool(config.args.get("use_cpu", config.accelerate.get("cpu", not has_gpu())))
     soft_labels = config.soft_labels if isinstance(config, DpoConfig) else False
@@ -135,7 +133,9 @@ def make_plan(
     )
 
 
-def _check_folders(kind: Kind, model: str, data: Path, out: Path, reward_model: str | None) -> None:
+def _check_inputs(kind: Kind, model: str, data: Path, out: Path, reward_model: str | None) -> None:
+    if not data.is_file():
+        raise ConfigError(f"{data}: no such file of {kind} rows; export the dataset first")
     if kind in REWARDED and reward_model is None:
         raise ConfigError(f"{kind}: needs a reward model; train one with 'reward'")
     inputs = {"model": Path(model), "data": data}
