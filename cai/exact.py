@@ -6,6 +6,8 @@ Tests hold these against it.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def binomial_cdf(successes: int, n: int, p: float) -> float:
     """Probability of at most `successes` of `n` at a rate of `p`."""
@@ -34,7 +36,7 @@ def fisher_p(a: int, b: int, c: int, d: int) -> float:
         return 1.0
     possible = numpy.arange(max(0, left - second), min(first, left) + 1)
 
-    def choose(n: int, k: numpy.ndarray) -> numpy.ndarray:
+    def choose(n: int, k: Any) -> Any:
         return -betaln(1 + n - k, 1 + k) - numpy.log(n + 1)
 
     log_p = choose(first, possible) + choose(second, left - possible)

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cai.exact import lower_bound
 from cai.judge.cases import Case, Gold, folds, outcome
 from cai.judge.combine import align, jury_cases, run_cascade
 from cai.judge.curve import RAW, Curve, Method
 from cai.judge.figures import figures
 from cai.judge.fit import Settings, fit_curve, fit_rule, out_of_fold, position_bias
 from cai.judge.label import JudgeRule
-from cai.judge.promise import lower_bound, smallest_threshold
+from cai.judge.promise import smallest_threshold
 from cai.judge.qualify import qualify
 from cai.judge.summary import summarise
 

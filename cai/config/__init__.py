@@ -153,16 +153,16 @@ class RunConfig(Section):
             raise ValueError(
                 f"{'/'.join(self.trained)} trains the policy's weights; give the policy a vllm model, or leave it out"
             )
+        if self.policies and (self.evaluate or self.recipe == "paper") and policy.managed is None:
+            raise ValueError(
+                f"models.{self.policy.model}: a trained policy is served again, to be sampled or evaluated; "
+                "give it 'managed' instead of 'endpoint'"
+            )
         batched = [name for name, model in self.models.items() if model.mode == "batch"]
         if self.ray and batched:
             raise ValueError(
                 f"models.{batched[0]}.mode: one process collects the requests of all shards into batches; "
                 "leave out 'ray', or set mode: live"
-            )
-        if self.policies and (self.evaluate or self.recipe == "paper") and policy.managed is None:
-            raise ValueError(
-                f"models.{self.policy.model}: a trained policy is served again, to be sampled or evaluated; "
-                "give it 'managed' instead of 'endpoint'"
             )
         self._check_workers()
         if taken := set(POLICIES) & set(self.models):
@@ -214,10 +214,10 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _different_judges(self) -> RunConfig:
-        seen: dict[tuple[str, Path], str] = {}
+        seen: dict[tuple[str, Path, str | None], str] = {}
         for name in self.judge.judges:
             model = self.models[name]
-            first = seen.setdefault((model.backend, Path(model.model)), name)
+            first = seen.setdefault((model.backend, Path(model.model), model.adapter), name)
             if first != name:
                 raise ValueError(
                     f"{self.judge.kind}: {first!r} and {name!r} are one model ({model.backend} {model.model}), "

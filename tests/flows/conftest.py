@@ -12,5 +12,8 @@ from prefect.testing.utilities import prefect_test_harness
 @pytest.fixture(scope="session", autouse=True)
 def prefect() -> Iterator[None]:
     """Flows run against a throw-away API, without the heartbeat thread that costs a second at each exit."""
-    with prefect_test_harness(server_startup_timeout=180), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with (
+        prefect_test_harness(server_startup_timeout=180),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
         yield
