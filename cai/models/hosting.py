@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +45,10 @@ def environment(changes: dict[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def output_to(log_path: Path) -> Iterator[None]:
-    """Standard output and error of this process, and of those it starts, into the log for the block."""
+    """Standard output and error of this process, and of those it starts, into the log for the block.
+
+    So goes the traceback of an error; vLLM's parser has said what is wrong when it exits.
+    """
     saved = {stream: os.dup(stream) for stream in (1, 2)}
     with log_path.open("a", buffering=1) as log:
         sys.stdout.flush()
@@ -53,6 +57,9 @@ def output_to(log_path: Path) -> Iterator[None]:
         try:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                 yield
+        except Exception:
+            traceback.print_exc(file=log)
+            raise
         finally:
             for stream, copy in saved.items():
                 os.dup2(copy, stream)

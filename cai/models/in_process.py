@@ -15,12 +15,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import itertools
 import multiprocessing
 import subprocess
 import threading
 import time
-import traceback
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -35,6 +35,12 @@ from cai.models.vllm import VllmModel
 
 IN_PROCESS = "in-process:"
 ENGINE_NAMES = ("EngineCore", "VLLM")  # how vLLM names the processes that it starts
+# imported before there is an engine: some keep the traceback of a failed import, and with it all frames above
+MODULES = (
+    "vllm.v1.engine.async_llm",
+    "vllm.entrypoints.generate.api_router",
+    "vllm.entrypoints.launchers.api_server.entry",
+)
 POLL_S = 0.1
 GRACE_S = 10.0
 _numbers = itertools.count(1)
@@ -138,8 +144,14 @@ class Engine:
             await asyncio.to_thread(self._thread.join, GRACE_S)
         finally:  # late, or cancelled again while waiting
             self._kill()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Drop vLLM's client now: it would be ended once more, with a message, when the interpreter is half gone."""
+        if self._app is not None:
+            self._app._state.clear()
             self._app = None
-            gc.collect()  # what vLLM leaves would be ended once more when the interpreter is half gone
+            gc.collect()
 
     def _kill(self) -> None:
         for process in self._processes:
@@ -166,6 +178,9 @@ class Engine:
         import uvloop
 
         try:
+            with output_to(self.log_path):
+                for module in MODULES:
+                    importlib.import_module(module)
             uvloop.run(self._serve())
         except BaseException as error:
             if self._ready.done():
@@ -181,13 +196,9 @@ class Engine:
         async with contextlib.AsyncExitStack() as stack:
             with output_to(self.log_path):
                 try:
-                    app = await _app(self._flags, stack)
-                except Exception:  # not where vLLM's parser has said what is wrong, and exits
-                    traceback.print_exc()
-                    raise
+                    self._app = await _app(self._flags, stack)
                 finally:
                     log_to(self.log_path)
-            self._app = app
             self._ready.set_result(None)
             await self._stopping.wait()
 
@@ -226,9 +237,9 @@ async def _app(flags: list[str], stack: contextlib.AsyncExitStack) -> Any:
     args = make_arg_parser(FlexibleArgumentParser(prog="vllm")).parse_args(flags)
     configure_logging_from_args(args)
     validate_parsed_serve_args(args)
-    engine = await stack.enter_async_context(build_async_engine_client(args))
     app = State()
-    await init_app_state(engine, app, args, await engine.get_supported_tasks())
+    app.engine_client = await stack.enter_async_context(build_async_engine_client(args))
+    await init_app_state(app.engine_client, app, args, await app.engine_client.get_supported_tasks())
     return app
 
 
