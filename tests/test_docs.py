@@ -42,7 +42,13 @@ def test_files_and_links_are_there(path: Path) -> None:
     assert all((ROOT / name).is_file() for name in named), named
     links = re.findall(r"\]\(([^)#]+?)\)", text)
     assert all((path.parent / link).is_file() for link in links if "://" not in link)
+
+
+def test_files_of_the_pools_are_there() -> None:
+    """Those that the tables of the page on scale name."""
+    text = (ROOT / "docs/scale-out.md").read_text()
     tables = re.findall(r"^\| `((?:kubernetes|slurm)?/?[\w.-]+)` \|", text, re.M)
+    assert tables
     assert all(
         (ROOT / "flows/pools" / name).exists() or (ROOT / "flows/pools/slurm" / name).exists()
         for name in tables

@@ -217,9 +217,10 @@ async def test_another_runs_rows_are_not_published(tmp_path: Path, monkeypatch: 
     async with wire_server(reply=judging()) as server:
         config, inbox = night_config(tmp_path, server.openai_url)
 
-        async def disturbed(run: RunConfig) -> None:
-            await pipeline(run)
+        async def disturbed(run: RunConfig) -> dict[str, Any]:
+            done = await pipeline(run)
             await pipeline(run, ["judge.threshold=0.9"])
+            return done
 
         monkeypatch.setattr("flows.nightly.pipeline", disturbed)
         with pytest.raises(StoreError, match="another run has changed the dataset in the meantime"):
