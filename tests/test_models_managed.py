@@ -41,6 +41,7 @@ parser = argparse.ArgumentParser(prog="api_server.py")
 for name in ("model", "served-model-name", "host", "structured-outputs-config"):
     parser.add_argument("--" + name)
 parser.add_argument("--port", type=int)
+parser.add_argument("--block-size", type=int)
 switches = ("chunked-prefill", "prefix-caching", "prompt-tokens-details")
 for name in (*(f"enable-{switch}" for switch in switches), "disable-uvicorn-access-log"):
     parser.add_argument("--" + name, action=argparse.BooleanOptionalAction)
@@ -326,6 +327,21 @@ async def test_real_vllm(tmp_path: Path) -> None:
         pids = session_processes(model)
         assert len(pids) >= 3
     assert not alive(pids)
+
+
+@pytest.mark.slow
+async def test_prompts_that_begin_alike_are_cached(tmp_path: Path) -> None:
+    """What prompts share is computed once, with the flags that a run gives its engine, and counted in the usage."""
+    model = str(MODEL_DIR)
+    config = ModelConfig(backend="vllm", model=model, managed=ManagedConfig(args=FAST_ON_CPU))
+    assert config.managed is not None
+    async with managed_server(model, config.managed, tmp_path / "vllm.log") as url:
+        chat = open_model("policy", config, endpoint=url)
+        first, *rest = [ask("Tell me about the museum. " * 20 + f"Case {n}.", max_tokens=1) for n in range(4)]
+        usages = [(await chat.complete(request)).usage for request in (first, *rest)]
+        assert usages[0].cached_tokens == 0
+        assert all(usage.cached_tokens >= 0.5 * usage.prompt_tokens for usage in usages[1:])
+        await chat.close()
 
 
 @pytest.mark.slow

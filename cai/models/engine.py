@@ -25,6 +25,7 @@ RESERVED = frozenset({"model", "served-model-name", "api-key", "lora-modules"})
 # a weak model fills constrained JSON with whitespace until the limit, and no field of a request stops it
 STRUCTURED = '{"backend": "xgrammar", "disable_any_whitespace": true}'
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank may be
+CPU_BLOCK = 32  # tokens; only whole blocks are cached, and vLLM's 128 on CPU is more than most prompts share
 LOG_TAIL = 65536
 LINE_CHARS = 300
 TELLING = re.compile(r"(\w+(Error|Exception)|\berror|Killed|Out of memory)\b.*: ?\S")
@@ -59,6 +60,7 @@ def engine_flags(
     if not has_gpu():
         # vLLM rewinds the generator of a seeded request after a partial prefill; a CPU generator cannot
         first["enable-chunked-prefill"] = False
+        first["block-size"] = CPU_BLOCK
     modules: list[str] = []
     if adapters:
         first |= {"enable-lora": True, "max-loras": len(adapters), "max-lora-rank": _rank(adapters)}
