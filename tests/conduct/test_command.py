@@ -21,12 +21,13 @@ LIMIT = 8  # max_concurrency of the small run
 
 
 def start(config: Path, *options: str) -> subprocess.Popen[bytes]:
-    """The command, in a process of its own."""
+    """The command, in a process of its own, which hears Ctrl-C also where these tests run in the background."""
     return subprocess.Popen(
         [sys.executable, "-m", "cai", "run", str(config), "--no-prefect", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "COLUMNS": "120"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
