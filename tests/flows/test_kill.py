@@ -22,13 +22,14 @@ KILLS = 3
 
 
 def start(config: Path, home: Path) -> subprocess.Popen[bytes]:
-    """`cai run CONFIG` with a Prefect home of its own, in a process group of its own."""
+    """`cai run CONFIG` with a Prefect home and a process group of its own; it hears Ctrl-C also in the background."""
     return subprocess.Popen(
         [sys.executable, "-m", "flows", "pipeline", str(config)],
         env={**os.environ, "PREFECT_HOME": str(home), "PREFECT_API_URL": ""},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
