@@ -33,10 +33,11 @@ from cai.report.plots import (
 from cai.report.status import run_status, shard_reports
 from cai.report.tables import METRICS, percent
 from cai.rows import Revision
-from cai.store import write_text
+from cai.store import write_bytes
 
 EXAMPLES = 8
 GROUPS = ("kind", "source", "tag", "principle")
+PLOTLY_HERE = "<!-- plotly -->"  # no text of a run can hold this: it would be escaped
 SHOWN = 15  # values of a group; filter.json has all of them
 
 
@@ -78,11 +79,13 @@ def write_report(config: RunConfig) -> Path:
         filter=kept,
         filter_view=None if kept is None else _filter_view(kept),
         examples=[_example(revision) for revision in examples],
-        plotly=Markup("<script>{}</script>").format(Markup(get_plotlyjs())),
+        plotly=Markup(PLOTLY_HERE),
         evaluation_plot=evaluation_plot(evaluation) if evaluation else "",
     )
     path = config.root / "report.html"
-    write_text(path, page.encode("utf-8", "replace").decode())
+    head, tail = page.encode("utf-8", "replace").split(PLOTLY_HERE.encode())
+    # megabytes of script stay out of the template: text with one wide character takes four bytes a character
+    write_bytes(path, b"".join((head, b"<script>", get_plotlyjs().encode(), b"</script>", tail.rstrip(), b"\n")))
     return path
 
 
