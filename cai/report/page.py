@@ -85,7 +85,9 @@ def write_report(config: RunConfig) -> Path:
     path = config.root / "report.html"
     head, tail = page.encode("utf-8", "replace").split(PLOTLY_HERE.encode())
     # megabytes of script stay out of the template: text with one wide character takes four bytes a character
-    write_bytes(path, b"".join((head, b"<script>", get_plotlyjs().encode(), b"</script>", tail.rstrip(), b"\n")))
+    write_bytes(
+        path, b"".join((head, b"<script>", get_plotlyjs().encode(), b"</script>", tail.rstrip(), b"\n"))
+    )
     return path
 
 
