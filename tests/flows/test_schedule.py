@@ -136,12 +136,16 @@ async def check_refused(api: str, deployment: dict[str, Any]) -> None:
 def serving(
     config: Path, environment: dict[str, str], log: Path
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`cai deploy --serve` without any server; yields the process and the URL of the API that it started."""
+    """`cai deploy --serve` without any server; yields the process and the URL of the API that it started.
+
+    It hears Ctrl-C also where these tests run in the background.
+    """
     command = [str(BIN / "cai"), "deploy", str(config), "--serve", "--interval", str(INTERVAL_S), "--json"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=output, text=True, start_new_session=True
-        )
+            command, env=environment, stdout=subprocess.PIPE, stderr=output, text=True, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
     try:
         assert process.stdout is not None
         lines = ""
