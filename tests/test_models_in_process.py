@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -99,8 +99,17 @@ async def replies(config: RunConfig, name: str, requests: Sequence[Request]) -> 
         return model.identity, said
 
 
+@pytest.fixture
+def started() -> Callable[[], list[int]]:
+    """The processes below ours that were not there before the test: other tests share a Prefect server."""
+    before = set(descendants(os.getpid()))
+    return lambda: [pid for pid in descendants(os.getpid()) if pid not in before]
+
+
 @pytest.mark.slow
-async def test_the_same_replies_as_behind_http(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_the_same_replies_as_behind_http(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], started: Callable[[], list[int]]
+) -> None:
     """Texts, probabilities, usage, identity and errors; nothing of the engine on standard output; all gone after."""
     model = {"backend": "vllm", "model": str(MODEL_DIR), "deadline_s": 60}
     models = {
@@ -113,7 +122,7 @@ async def test_the_same_replies_as_behind_http(tmp_path: Path, capfd: pytest.Cap
     inside = await replies(config, "inside", ASKED)
     assert dict(os.environ) == environment
     assert capfd.readouterr().out == ""
-    assert not descendants(os.getpid())
+    assert not started()
     assert inside == await replies(config, "server", ASKED)
     assert inside[1][-1] == "context_length"
     assert json.loads(inside[1][4]["text"])["ok"] in (True, False)  # type: ignore[index]
@@ -126,7 +135,7 @@ async def test_the_same_replies_as_behind_http(tmp_path: Path, capfd: pytest.Cap
 
 
 @pytest.mark.slow
-async def test_a_dead_engine_is_one_line(tmp_path: Path) -> None:
+async def test_a_dead_engine_is_one_line(tmp_path: Path, started: Callable[[], list[int]]) -> None:
     """Whoever asks a killed engine hears of it at once, and the block's error names the log."""
     config = ModelConfig(backend="vllm", model=str(MODEL_DIR), managed=ManagedConfig(args=FAST_ON_CPU))
     assert config.managed is not None
@@ -134,13 +143,13 @@ async def test_a_dead_engine_is_one_line(tmp_path: Path) -> None:
         async with in_process_engine(config.model, config.managed, tmp_path / "log") as endpoint:
             model = open_model("policy", config, endpoint=endpoint)
             await probe(model)
-            for pid in descendants(os.getpid()):
+            for pid in started():
                 if "EngineCore" in cmdline(pid):
                     os.kill(pid, signal.SIGKILL)
             await model.complete(ask("Hello?"))
     assert isinstance(caught.value.__cause__, ProviderError)
     assert caught.value.__cause__.fatal
-    assert not descendants(os.getpid())
+    assert not started()
     with pytest.raises(ConfigError, match=r"models\.policy: .* its engine runs in another process"):
         open_model("policy", config, endpoint=endpoint)
 
@@ -156,14 +165,14 @@ async def test_an_unknown_flag_is_named(tmp_path: Path, capfd: pytest.CaptureFix
 
 
 @pytest.mark.slow
-async def test_a_slow_start_has_an_end(tmp_path: Path) -> None:
+async def test_a_slow_start_has_an_end(tmp_path: Path, started: Callable[[], list[int]]) -> None:
     """After start_timeout_s; what was coming up is gone."""
     config = ManagedConfig(args=FAST_ON_CPU, in_process=True, start_timeout_s=1)
     with pytest.raises(ServerError, match="not ready after 1 s; raise start_timeout_s"):
         async with in_process_engine(str(MODEL_DIR), config, tmp_path / "log"):
             pass
     await asyncio.sleep(1)
-    assert not descendants(os.getpid())
+    assert not started()
 
 
 @pytest.mark.slow

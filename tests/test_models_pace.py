@@ -15,10 +15,11 @@ import pytest
 from cai.config import LimitsConfig
 from cai.models import limits, pace
 from cai.models.base import Completion, Request, Usage
+from cai.models.failures import AttemptFailed
 from cai.models.limits import Buckets
 from cai.models.pace import Pacer
 from cai.models.quota import LONGEST_WAIT_S, Left, Sent, read_left, seconds_until
-from cai.models.retry import AttemptFailed, RetryPolicy
+from cai.models.retry import RetryPolicy
 from cai.rows import Message, Prompt, Reply
 from cai.run import Ask, run_shard
 from cai.shard import ShardReport

@@ -11,7 +11,8 @@ import pytest
 
 from cai.errors import ProviderError, ProviderErrorKind
 from cai.models import retry
-from cai.models.retry import AttemptFailed, RetryPolicy, Why, http_failure, retry_after
+from cai.models.failures import AttemptFailed, Why, http_failure, retry_after
+from cai.models.retry import RetryPolicy
 
 pytestmark = pytest.mark.anyio
 KEY = "sk-very-secret"

@@ -6,11 +6,20 @@ probabilities are *stated* or counted from samples; see `cai.models.stated`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import orjson
-from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic, DefaultAioHttpClient, Timeout
+from anthropic import (
+    APIConnectionError,
+    APIStatusError,
+    AsyncAnthropic,
+    DefaultAioHttpClient,
+    NotFoundError,
+    Timeout,
+)
 from httpx2 import Limits, Response
 
 from cai.config import ModelConfig
@@ -18,15 +27,9 @@ from cai.models.base import Completion, Request, Usage, require_logprobs
 from cai.models.chat_format import Json, decode
 from cai.models.check import KEY_ENV, api_key, check_sampling, require_served
 from cai.models.cost import cost
+from cai.models.failures import AttemptFailed, connection_failure, http_failure
 from cai.models.pace import pacer_of
-from cai.models.retry import (
-    CONNECT_TIMEOUT_S,
-    KEEP_ALIVE_S,
-    AttemptFailed,
-    RetryPolicy,
-    connection_failure,
-    http_failure,
-)
+from cai.models.retry import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, RetryPolicy
 from cai.models.shared_prefix import SharedPrefixes
 from cai.models.stated import as_json, read_json
 from cai.rows import FinishReason
@@ -104,17 +107,17 @@ class AnthropicModel:
 
         async def served() -> list[str]:
             model = self._config.model
-            try:
+            with sdk_failures():
                 names = [found.id async for found in self._client.models.list(limit=1000)]
-                if model not in names:  # an alias is not listed, but can be looked up
-                    await self._client.models.retrieve(model)
-                    names.append(model)
-            except APIStatusError as error:
-                if error.status_code == 404 and "not_found_error" in error.response.text:
+                if model in names:
                     return names
-                raise http_failure(error.status_code, error.response.headers, error.response.text) from error
-            except APIConnectionError as error:
-                raise connection_failure(error) from error
+                try:  # an alias is not listed, but can be looked up
+                    await self._client.models.retrieve(model)
+                except NotFoundError as error:
+                    if "not_found_error" not in error.response.text:
+                        raise
+                else:
+                    names.append(model)
             return names
 
         require_served(self._config.model, self._endpoint, await self._policy.call(served))
@@ -122,6 +125,17 @@ class AnthropicModel:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+
+@contextmanager
+def sdk_failures() -> Iterator[None]:
+    """What the SDK raises, as what it means: AttemptFailed."""
+    try:
+        yield
+    except APIStatusError as error:
+        raise http_failure(error.status_code, error.response.headers, error.response.text) from error
+    except APIConnectionError as error:
+        raise connection_failure(error) from error
 
 
 def message_body(request: Request, model: str) -> dict[str, Any]:

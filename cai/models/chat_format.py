@@ -15,7 +15,7 @@ import orjson
 from cai.config import PriceConfig
 from cai.models.base import Completion, Request, Usage
 from cai.models.cost import cost
-from cai.models.retry import AttemptFailed
+from cai.models.failures import AttemptFailed
 from cai.rows import FinishReason
 
 Json = dict[str, Any]

@@ -10,6 +10,8 @@ types, and the reply through its models, would take a good part of the CPU time 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -21,14 +23,9 @@ from cai.config import ModelConfig
 from cai.models.base import Completion, Request, require_logprobs
 from cai.models.chat_format import chat_body, read_chat
 from cai.models.check import KEY_ENV, api_key, require_served
+from cai.models.failures import connection_failure, http_failure
 from cai.models.pace import pacer_of
-from cai.models.retry import (
-    CONNECT_TIMEOUT_S,
-    KEEP_ALIVE_S,
-    RetryPolicy,
-    connection_failure,
-    http_failure,
-)
+from cai.models.retry import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, RetryPolicy
 from cai.models.stated import as_json, read_json
 
 HOSTED = "api.openai.com"
@@ -67,10 +64,15 @@ class OpenAIModel:
         """Backend and model name, and that choices are stated where they are."""
         return f"openai:{self._config.model}" + ("" if self._config.logprobs else ":stated")
 
+    def states(self, request: Request) -> bool:
+        """True where a choice is asked for as JSON, and not by the answer token's logprobs."""
+        as_asked = request.method in ("stated", "samples") or not self._config.logprobs
+        return bool(request.choices) and as_asked
+
     async def complete(self, request: Request) -> Completion:
         """Answer one request. Raises ProviderError, or ConfigError where it wants logprobs that are not given."""
         require_logprobs(self._config, request.method)
-        if request.choices and (request.method in ("stated", "samples") or not self._config.logprobs):
+        if self.states(request):
             return read_json(await self.complete(as_json(request)), request)
         payload = orjson.dumps(chat_body(request, self._config.model, self._limit_field))
         return await self._policy.call(lambda: self._once(payload, request), request)
@@ -91,15 +93,22 @@ class OpenAIModel:
         """List the served models: a free call. Raises ProviderError: unreachable, auth or not_found."""
 
         async def names() -> list[str]:
-            try:
+            with sdk_failures():
                 return [model.id async for model in self._client.models.list()]
-            except APIStatusError as error:
-                raise http_failure(error.status_code, error.response.headers, error.response.text) from error
-            except APIConnectionError as error:
-                raise connection_failure(error) from error
 
         require_served(self._config.model, self._endpoint, await self._policy.call(names))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+
+@contextmanager
+def sdk_failures() -> Iterator[None]:
+    """What the SDK raises, as what it means: AttemptFailed."""
+    try:
+        yield
+    except APIStatusError as error:
+        raise http_failure(error.status_code, error.response.headers, error.response.text) from error
+    except APIConnectionError as error:
+        raise connection_failure(error) from error

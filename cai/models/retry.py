@@ -24,18 +24,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from cai.errors import ProviderError, ProviderErrorKind
 from cai.models.base import Completion, Request, stands_aside
-from cai.models.failures import (
-    KINDS,
-    PASSING,
-    AttemptFailed,
-    Why,
-    connection_failure,
-    http_failure,
-    retry_after,
-)
+from cai.models.failures import KINDS, PASSING, AttemptFailed, Why
 from cai.models.pace import Pacer, unpaced
-
-__all__ = ["AttemptFailed", "RetryPolicy", "Why", "connection_failure", "http_failure", "retry_after"]
 
 T = TypeVar("T")
 BASE_S = 0.125  # the mean first wait is half of it: short beside a reply, and doubled with every failure

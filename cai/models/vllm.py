@@ -24,8 +24,9 @@ from cai.errors import ProviderError
 from cai.models.base import Completion, Request, require_logprobs
 from cai.models.chat_format import TOP_LOGPROBS, ChoiceOf, Json, chat_body, decode, read_chat
 from cai.models.check import require_served
+from cai.models.failures import AttemptFailed, connection_failure, http_failure
 from cai.models.pace import pacer_of
-from cai.models.retry import CONNECT_TIMEOUT_S, AttemptFailed, RetryPolicy, connection_failure, http_failure
+from cai.models.retry import CONNECT_TIMEOUT_S, RetryPolicy
 from cai.models.stated import as_json, read_json
 from cai.models.weights import model_identity, served_name
 

@@ -7,21 +7,19 @@ the one whose results carry our ids is it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import orjson
-from anthropic import APIConnectionError, APIStatusError
 
 from cai.config import ModelConfig
-from cai.models.anthropic import AnthropicModel, message_body, read_message
+from cai.models.anthropic import AnthropicModel, message_body, read_message, sdk_failures
 from cai.models.base import Completion, Request, require_logprobs
 from cai.models.batch.ledger import Batch
 from cai.models.batch.provider import CLOCKS_S, Entry, Result, Status, discounted, lines, policy_of
 from cai.models.chat_format import Json, decode
 from cai.models.check import KEY_ENV, api_key, check_sampling
-from cai.models.failures import AttemptFailed, connection_failure, http_failure
+from cai.models.failures import AttemptFailed, http_failure
 from cai.models.stated import as_json, read_json
 
 T = TypeVar("T")
@@ -68,14 +66,14 @@ class AnthropicBatches(AnthropicModel):
 
     async def create(self, batch: Batch, prepared: Any) -> str:
         """Send the requests."""
-        with _failures():
+        with sdk_failures():
             made = await self._client.messages.batches.create(requests=prepared, timeout=None)
         return made.id
 
     async def find(self, batch: Batch) -> list[str]:
         """Batches of as many requests, made since; they are listed newest first."""
         found = []
-        with _failures():
+        with sdk_failures():
             async for one in self._client.messages.batches.list(limit=PAGE):
                 if one.created_at.timestamp() < batch.made - CLOCKS_S:
                     break
@@ -85,7 +83,7 @@ class AnthropicBatches(AnthropicModel):
 
     async def status(self, id_: str) -> Status:
         """How far the batch is; requests are only counted as done once all are."""
-        with _failures():
+        with sdk_failures():
             batch = await self._client.messages.batches.retrieve(id_)
         counts = batch.request_counts
         return Status(
@@ -95,7 +93,7 @@ class AnthropicBatches(AnthropicModel):
 
     async def results(self, id_: str) -> AsyncIterator[Result]:
         """The lines of the results."""
-        with _failures():
+        with sdk_failures():
             batches = self._client.messages.batches
             if (await batches.retrieve(id_)).results_url is None:
                 raise AttemptFailed("not_found", f"the results of batch {id_} are not kept any more")
@@ -115,17 +113,6 @@ class AnthropicBatches(AnthropicModel):
     def _request(self, entry: Entry) -> Json:
         asked = as_json(entry.request) if entry.request.choices else entry.request
         return {"custom_id": entry.key, "params": message_body(asked, self._config.model)}
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """What the SDK raises, as what it means."""
-    try:
-        yield
-    except APIStatusError as error:
-        raise http_failure(error.status_code, error.response.headers, error.response.text) from error
-    except APIConnectionError as error:
-        raise connection_failure(error) from error
 
 
 def _result(line: Json) -> Result:

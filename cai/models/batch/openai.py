@@ -6,12 +6,10 @@ The batch carries our name of it as metadata, so that it is found again by that 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import orjson
-from openai import APIConnectionError, APIStatusError
 
 from cai.config import ModelConfig
 from cai.models.base import Completion, Request, require_logprobs
@@ -19,8 +17,8 @@ from cai.models.batch.ledger import Batch
 from cai.models.batch.provider import CLOCKS_S, Entry, Result, Status, discounted, lines, policy_of
 from cai.models.chat_format import Json, chat_body, decode, read_chat
 from cai.models.check import KEY_ENV, api_key
-from cai.models.failures import AttemptFailed, connection_failure, http_failure
-from cai.models.openai import OpenAIModel
+from cai.models.failures import AttemptFailed, http_failure
+from cai.models.openai import OpenAIModel, sdk_failures
 from cai.models.stated import as_json, read_json
 
 T = TypeVar("T")
@@ -51,13 +49,13 @@ class OpenAIBatches(OpenAIModel):
 
     def line(self, entry: Entry) -> bytes:
         """A line of the file to upload."""
-        asked = as_json(entry.request) if self._stated(entry.request) else entry.request
+        asked = as_json(entry.request) if self.states(entry.request) else entry.request
         body = chat_body(asked, self._config.model, self._limit_field)
         return orjson.dumps({"custom_id": entry.key, "method": "POST", "url": PATH, "body": body})
 
     async def prepare(self, batch: Batch, entries: Sequence[Entry]) -> str:
         """Upload the requests; returns the file's id."""
-        with tempfile.TemporaryFile() as file, _failures():
+        with tempfile.TemporaryFile() as file, sdk_failures():
             for entry in entries:
                 file.write(self.line(entry) + b"\n")
             file.seek(0)
@@ -68,7 +66,7 @@ class OpenAIBatches(OpenAIModel):
 
     async def create(self, batch: Batch, prepared: str) -> str:
         """Make a batch of the uploaded file."""
-        with _failures():
+        with sdk_failures():
             made = await self._client.batches.create(
                 input_file_id=prepared,
                 endpoint=PATH,
@@ -79,7 +77,7 @@ class OpenAIBatches(OpenAIModel):
 
     async def find(self, batch: Batch) -> list[str]:
         """The batch with our name; they are listed newest first, so those made long before it are not looked at."""
-        with _failures():
+        with sdk_failures():
             async for found in self._client.batches.list(limit=PAGE):
                 if (found.metadata or {}).get(MARK) == batch.name:
                     return [found.id]
@@ -89,7 +87,7 @@ class OpenAIBatches(OpenAIModel):
 
     async def status(self, id_: str) -> Status:
         """How far the batch is."""
-        with _failures():
+        with sdk_failures():
             batch = await self._client.batches.retrieve(id_)
         counts = batch.request_counts
         done = counts.completed + counts.failed if counts else 0
@@ -104,7 +102,7 @@ class OpenAIBatches(OpenAIModel):
 
     async def results(self, id_: str) -> AsyncIterator[Result]:
         """The lines of the batch's output file, then of its error file."""
-        with _failures():
+        with sdk_failures():
             batch = await self._client.batches.retrieve(id_)
             for file in (batch.output_file_id, batch.error_file_id):
                 if file is not None:
@@ -114,7 +112,7 @@ class OpenAIBatches(OpenAIModel):
 
     def read(self, reply: bytes, request: Request) -> Completion:
         """A chat completion as the live model reads it, at the batch price."""
-        stated = self._stated(request)
+        stated = self.states(request)
         asked = as_json(request) if stated else request
         completion = discounted(
             read_chat(reply, asked, self._config.model, self._config.price), self._config.backend
@@ -124,22 +122,6 @@ class OpenAIBatches(OpenAIModel):
     async def call(self, once: Callable[[], Awaitable[T]]) -> T:
         """Attempts under the patient retry policy."""
         return await self._patient.call(once)
-
-    def _stated(self, request: Request) -> bool:
-        return bool(request.choices) and (
-            request.method in ("stated", "samples") or not self._config.logprobs
-        )
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """What the SDK raises, as what it means."""
-    try:
-        yield
-    except APIStatusError as error:
-        raise http_failure(error.status_code, error.response.headers, error.response.text) from error
-    except APIConnectionError as error:
-        raise connection_failure(error) from error
 
 
 def _result(line: Json) -> Result:
