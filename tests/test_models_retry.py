@@ -127,6 +127,18 @@ async def test_one_attempt_is_bounded() -> None:
     assert count == 2
 
 
+async def test_who_cancels_a_late_attempt_is_obeyed() -> None:
+    """A timeout is told apart from a cancellation, also where both come at once; none of it is left with the task."""
+    call = asyncio.create_task(policy(timeout_s=0.05).call(asyncio.Event().wait))
+    asyncio.get_running_loop().call_later(0.05, call.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    late = asyncio.create_task(policy(timeout_s=0.01, deadline_s=0.02).call(asyncio.Event().wait))
+    with pytest.raises(ProviderError, match="no reply within"):
+        await late
+    assert late.cancelling() == 0
+
+
 async def test_a_server_that_was_there_gets_more_patience() -> None:
     """A refused connection is retried longer once a call has succeeded, and still ends as unreachable."""
     patient = policy()

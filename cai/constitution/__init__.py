@@ -93,7 +93,7 @@ def draw(
 
     A principle applies where it has the `use` and shares a tag with `tags`, or asks for none.
     """
-    row = hashlib.blake2b(json.dumps([seed, row_id, use]).encode(), digest_size=8)
+    row = hashlib.blake2b(f'[{seed}, {json.dumps(row_id)}, "{use}"]'.encode(), digest_size=8)
     scored = sorted(
         (-_score(row.copy(), p), p.id, p) for p in constitution.principles if _applies(p, use, tags)
     )

@@ -43,7 +43,7 @@ class Request(Row):
 
     def key(self, model_identity: str) -> str:
         """Content address of this call: 32 hex digits over the model identity and every field."""
-        body = orjson.dumps([model_identity, self.model_dump(mode="json")], option=orjson.OPT_SORT_KEYS)
+        body = orjson.dumps([model_identity, vars(self)], default=vars, option=orjson.OPT_SORT_KEYS)
         return hashlib.blake2b(body, digest_size=16).hexdigest()
 
 

@@ -33,6 +33,7 @@ def batch_discount(backend: str) -> float:
     return float(data["batch_discount"].get(backend, 0.0))
 
 
+@cache  # asked for every reply
 def list_price(model: str) -> PriceConfig | None:
     """The list price of a hosted model or of a dated snapshot of it; None where it is not listed."""
     prices = price_list()

@@ -125,7 +125,8 @@ class VllmModel:
         if self._session is None:
             self._session = self._open()
         try:
-            async with self._session.request(method, self._root + path, data=payload) as response:
+            data = None if payload is None else aiohttp.BytesPayload(payload)  # which aiohttp would look up
+            async with self._session.request(method, self._root + path, data=data) as response:
                 raw = await response.read()
                 if response.status != 200:
                     raise http_failure(response.status, response.headers, raw.decode("utf-8", "replace"))

@@ -73,26 +73,25 @@ def load_templates(name: str) -> Templates:
 
 def fill(template: str, fields: dict[str, str]) -> str:
     """Substitute every placeholder once; substituted text is not looked at again."""
-    parts = list(_parts(template))
-    parts[1::2] = [fields[name] for name in parts[1::2]]
-    return "".join(parts)
+    return _format(template) % fields
 
 
 @lru_cache(maxsize=64)
-def _parts(template: str) -> tuple[str, ...]:
-    """Text, the name of a placeholder, text, and so on."""
-    return tuple(_PLACEHOLDER.split(template))
+def _format(template: str) -> str:
+    """The template as Python's own formatting takes it, which also looks at the template only."""
+    return _PLACEHOLDER.sub(r"%(\1)s", template.replace("%", "%%"))
 
 
 def fence_of(*texts: str, nonce: str = "") -> str:
     """A mark for delimiting `texts` that none of them contains: a digest of them under the key `nonce` (64 bytes)."""
     body, key = "\x1f".join(texts), nonce.encode()
     data = body.encode("utf-8", "surrogatepass")
-    marks = (
-        "text-" + hashlib.blake2b(data, digest_size=FENCE_BYTES, key=key, salt=again.to_bytes(16)).hexdigest()
-        for again in count()
-    )
-    return next(mark for mark in marks if mark not in body)  # without \x1f, it is never half in one text
+    for again in count():
+        digest = hashlib.blake2b(data, digest_size=FENCE_BYTES, key=key, salt=again.to_bytes(16))
+        mark = f"text-{digest.hexdigest()}"
+        if mark not in body:  # without \x1f, it is never half in one text
+            break
+    return mark
 
 
 def _render(

@@ -125,7 +125,7 @@ async def _answer(
         question = answer_messages(templates, question, thought.text)
     if judge.method == "stated":
         question = stated_messages(templates, question)
-    request = _request(judge, question, seed).model_copy(update={"choices": CHOICES, "method": judge.method})
+    request = _request(judge, question, seed, CHOICES)
     reply, more = await _until(_probs, ask, request, attempts)
     probs = _probs(reply)
     return Answer(probs, None if probs else _failure(reply), reply.choice_method, (*calls, *more))
@@ -158,13 +158,17 @@ def _probs(reply: Completion) -> dict[str, float] | None:
     return reply.choice_probs
 
 
-def _request(judge: JudgeConfig, messages: tuple[Message, ...], seed: int) -> Request:
+def _request(
+    judge: JudgeConfig, messages: tuple[Message, ...], seed: int, choices: tuple[str, ...] = ()
+) -> Request:
     return Request(
         messages=messages,
         max_tokens=judge.sampling.max_tokens,
         temperature=judge.sampling.temperature,
         top_p=judge.sampling.top_p,
         seed=seed,
+        choices=choices,
+        method=judge.method if choices else None,
     )
 
 
