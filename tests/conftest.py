@@ -1,14 +1,38 @@
-"""What all tests share."""
+"""What all tests share: how they are divided among processes, and the engine that many of them ask."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
 import flows  # noqa: F401 - sets what Prefect must find in the environment before it is imported
+from tests.engine import Engine, shared_engine
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Files that take minutes, begun first so that no process is left with one of them at the end.
+LONG = ("test_end_to_end.py", "test_schedule.py", "test_benchmarks.py", "test_deployment.py", "test_kill.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A process takes files as a whole; all that asks the shared engine, and the demo, is one process's."""
+    engine: set[pytest.Item] = set()
+    for item in items:
+        if item.path.name == LONG[0] or "engine" in getattr(item, "fixturenames", ()):
+            engine.add(item)
+        name = "engine" if item in engine else "/".join(item.path.parts[-2:])
+        item.add_marker(pytest.mark.xdist_group(name))
+    rank = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: (item not in engine, rank.get(item.path.name, len(LONG))))
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The embedded model on a managed vLLM server with the demo's flags, for tests that are not about its start."""
+    with shared_engine(tmp_path_factory.mktemp("engine") / "vllm.log") as found:
+        yield found
 
 
 @pytest.fixture

@@ -1,16 +1,26 @@
-"""The command line against the loopback server: a config file for it, and a run of `cai` beside the server's loop."""
+"""The command line in tests: a config file for the loopback server, and `cai` in a process of its own.
+
+A command costs more to import than to run. So the process is forked from one that has imported what commands
+import; it has its own arguments, environment, folder, output and exit status like any other.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cai.cli import main
+
 ROOT = Path(__file__).parent.parent
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["tests.preloaded"])
 
 
 class Done(NamedTuple):
@@ -27,25 +37,43 @@ class Done(NamedTuple):
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment without what changes how a terminal is written to."""
+    """This process's environment without any API key, and without what changes how a terminal is written to."""
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")
+        if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS") and not name.endswith("_API_KEY")
     }
     return {**kept, "COLUMNS": "120", **more}
 
 
+def run_cai(*arguments: str | Path, cwd: Path = ROOT, **more: str) -> Done:
+    """Run `cai` as a user does, to its end; `more`: variables of its environment."""
+    with tempfile.TemporaryDirectory() as name:
+        out, err = Path(name) / "out", Path(name) / "err"
+        words = ["cai", *map(str, arguments)]
+        process = FORKED.Process(target=_command, args=(words, str(cwd), environment(**more), out, err))
+        process.start()
+        process.join()
+        assert process.exitcode is not None
+        done = Done(process.exitcode, out.read_text("utf-8"), err.read_text("utf-8"))
+    assert "Traceback" not in done.err, done.err
+    return done
+
+
 async def cai(*arguments: str | Path, cwd: Path = ROOT, **more: str) -> Done:
-    """Run `cai` as a user does, without stopping the server that lives in this loop."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cai", *map(str, arguments), cwd=cwd, env=environment(**more),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    assert "Traceback" not in err.decode(), err.decode()
-    return Done(process.returncode, out.decode(), err.decode())
+    """`run_cai` without stopping the server that lives in this loop."""
+    return await asyncio.to_thread(run_cai, *arguments, cwd=cwd, **more)
+
+
+def _command(words: list[str], cwd: str, variables: dict[str, str], out: Path, err: Path) -> None:
+    """The forked process: what a shell sets up, and the program."""
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(variables)
+    for stream, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+    sys.argv = words
+    main()
 
 
 def config_file(folder: Path, endpoint: str, models: Sequence[str] = ("toy",), **changes: Any) -> Path:

@@ -112,6 +112,7 @@ def test_capacity() -> None:
     assert [row["calls"] for row in found["rows"]] == [500, 500]
 
 
+@pytest.mark.slow
 def test_throughput() -> None:
     """Every contender makes five calls a row; what keeps its calls makes none when it runs again; absent is said."""
     contenders = ["aiohttp", "sdk", "core", "distilabel"]
@@ -146,6 +147,7 @@ def test_throughput_says_what_failed() -> None:
     assert "No module named 'distilabel'" in done.stderr
 
 
+@pytest.mark.slow
 def test_faults() -> None:
     """Faults cost calls and no rows, and a target of pairs is met exactly."""
     options = ["--rows", "60", "--repeats", "1", "--latency", "0", "--limit", "16"]
@@ -159,6 +161,7 @@ def test_faults() -> None:
     assert found["target"]["over_asked"] >= 0
 
 
+@pytest.mark.slow
 def test_memory() -> None:
     """A peak and a curve for each size, and the growth over the smallest."""
     found = bench("memory", "--sizes", "10", "20", "--limit", "8")

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.small_cli import ROOT, run_cai
 
 
 def cai(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does, without any API key around."""
-    clean = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
-    return subprocess.run(
-        [sys.executable, "-m", "cai", *arguments],
-        capture_output=True, text=True, check=False, cwd=ROOT, env={**clean, **environment},
-    )  # fmt: skip
+    done = run_cai(*arguments, **environment)
+    return subprocess.CompletedProcess(arguments, done.status, done.out, done.err)
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:

@@ -47,6 +47,7 @@ def test_a_wrong_option_is_named(options: list[str], message: str) -> None:
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -106,6 +106,7 @@ def test_one_order_cannot_tell_about_the_other() -> None:
     assert found.coverage is not None and found.coverage > 0.3
 
 
+@pytest.mark.slow
 @given(st.integers(0, 50), st.floats(-1, 1))
 @settings(deadline=None, max_examples=4)
 def test_figures_do_not_know_which_reply_is_a(seed: int, bias: float) -> None:
@@ -121,7 +122,7 @@ def test_figures_do_not_know_which_reply_is_a(seed: int, bias: float) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("slope", [0.6, 8.0])
+@pytest.mark.parametrize("slope", [pytest.param(0.6, marks=pytest.mark.slow), 8.0])
 def test_calibration_mends_confidence_out_of_fold(method: Method, slope: float) -> None:
     """A judge that is over- or under-confident is calibrated on pairs that the curve never saw."""
     found = figures(world(1500, slope=slope), Settings(method))
@@ -294,6 +295,7 @@ def test_a_jury_member_may_be_silent() -> None:
     assert all(case.ab is not None and case.ba is None for case in pooled)
 
 
+@pytest.mark.slow
 def test_a_cascade_asks_further_only_what_is_left() -> None:
     """The second judge is asked exactly the pairs that the first did not label; together they keep the promise."""
     cheap, strong = world(800, skill=1.5), world(800, skill=6.0)

@@ -387,6 +387,7 @@ async def worker(root: Path, backend: Backend, mode: str, url: str) -> asyncio.s
     )
 
 
+@pytest.mark.slow
 @every_backend
 @pytest.mark.parametrize("moment", ["answer", "end"])
 async def test_kill_9_around_the_submission(backend: Backend, moment: str, tmp_path: Path) -> None:

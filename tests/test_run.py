@@ -534,6 +534,7 @@ def served(port: str, at_least: int = 0) -> list[str]:
     return calls
 
 
+@pytest.mark.slow
 def test_kill_9_repeats_at_most_the_calls_in_flight(tmp_path: Path, kill_port: str) -> None:
     """Killed at seeded random points, the shard ends with the bytes of a run that was left alone."""
     assert worker(tmp_path / "whole", kill_port).wait(60) == 0

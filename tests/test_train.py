@@ -226,6 +226,7 @@ def test_check_args_in_its_own_process() -> None:
         check_args({"dpo": dpo, "sft": TrainingConfig(args={"learning_rat": 1e-5})})
 
 
+@pytest.mark.slow
 def test_digest_follows_what_determines_the_weights(base: Path, demonstrations: Path, tmp_path: Path) -> None:
     """Seed, options and rows change the digest; the output folder does not."""
     data = tmp_path / "rows.jsonl"
@@ -244,6 +245,7 @@ def test_digest_follows_what_determines_the_weights(base: Path, demonstrations: 
     assert digest() != first
 
 
+@pytest.mark.slow
 def test_plan_refuses_what_would_destroy_or_surprise(
     base: Path, demonstrations: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.flows.small import obliging, published, small_config, write_inputs
+from tests.small_cli import cai
 from tests.wire import Fault, Wire, wire_server
 
 pytestmark = pytest.mark.anyio
@@ -35,6 +36,13 @@ async def ended(process: subprocess.Popen[bytes]) -> tuple[str, str]:
     """Wait for the end; returns what it wrote to stdout and stderr."""
     out, errors = await asyncio.to_thread(process.communicate)
     return out.decode(), errors.decode()
+
+
+async def finished(config: Path, *options: str) -> str:
+    """The command, to an end that is good; returns what it wrote to stdout."""
+    done = await cai("run", config, "--no-prefect", *options)
+    assert done.status == 0, done.err
+    return done.out
 
 
 def write_config(folder: Path, endpoint: str, **changes: Any) -> Path:
@@ -67,38 +75,32 @@ async def test_a_second_run_asks_and_writes_nothing(tmp_path: Path) -> None:
     async with wire_server(reply=obliging) as server:
         config = write_config(tmp_path, server.openai_url)
         root = tmp_path / "outputs" / "small"
-        first, errors = await ended(process := start(config))
-        assert process.returncode == 0, errors
+        first = await finished(config)
         assert "generate" in first and "dataset" in first
         calls, files = server.calls, stamps(root)
-        second, errors = await ended(process := start(config))
-        assert process.returncode == 0, errors
-        assert second == first
+        assert await finished(config) == first
         assert server.calls == calls
         assert stamps(root) == files
         prompts = tmp_path / "prompts.jsonl"
         prompts.write_text(prompts.read_text().replace("Tell me about 2 ", "Tell me all about 2 "))
-        _, errors = await ended(process := start(config))
-        assert process.returncode == 0, errors
+        await finished(config)
         assert calls < server.calls < 2 * calls
         changed = {name for name, stamp in stamps(root).items() if files.get(name) != stamp}
         assert {"report.html", "dataset/preference/train.jsonl", "coverage.json"} <= changed
         (root / "report.html").unlink()
         (root / "dataset" / "sft" / "train.jsonl").write_text("{}\n")
         whole = published(root).keys()
-        _, errors = await ended(process := start(config))
-        assert process.returncode == 0, errors
+        await finished(config)
         assert (root / "report.html").is_file()
         assert published(root).keys() == whole and published(root)["dataset/sft/train.jsonl"] != b"{}\n"
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 async def test_an_interrupted_run_goes_on(tmp_path: Path, sent: signal.Signals) -> None:
     """One line with the command to go on with, status 130; then the bytes of a run that was left alone."""
     async with wire_server(reply=obliging, delay_s=0.05) as server:
         config = write_config(tmp_path / "whole", server.openai_url)
-        _, errors = await ended(process := start(config))
-        assert process.returncode == 0, errors
+        await finished(config)
         calls = server.calls
     async with wire_server(reply=obliging, delay_s=0.05) as server:
         config = write_config(tmp_path / "broken", server.openai_url)
@@ -109,8 +111,7 @@ async def test_an_interrupted_run_goes_on(tmp_path: Path, sent: signal.Signals) 
         assert process.returncode == 130
         again = f"resume with: cai run {config} --no-prefect --set judge.threshold=0.6"
         assert again in errors and "Traceback" not in errors
-        _, errors = await ended(process := start(config, "--set", "judge.threshold=0.6"))
-        assert process.returncode == 0, errors
+        await finished(config, "--set", "judge.threshold=0.6")
         assert calls <= server.calls <= calls + LIMIT
     roots = [tmp_path / name / "outputs" / "small" for name in ("whole", "broken")]
     assert published(roots[0]) == published(roots[1])
@@ -130,11 +131,11 @@ async def test_a_mistake_is_one_line(
     """With the exit status of a mistake, and before anything is asked."""
     async with wire_server(reply=obliging) as server:
         config = write_config(tmp_path, server.openai_url, **changes)
-        out, errors = await ended(process := start(config, *options))
+        done = await cai("run", config, "--no-prefect", *options)
         assert server.calls == 0
-    assert process.returncode == status
-    assert errors.startswith("error: ") and errors.count("\n") == 1 and words in errors
-    assert not out
+    assert done.status == status
+    assert done.err.startswith("error: ") and done.err.count("\n") == 1 and words in done.err
+    assert not done.out
 
 
 async def test_a_fatal_failure_is_one_line_and_how_to_go_on(tmp_path: Path) -> None:
@@ -145,8 +146,7 @@ async def test_a_fatal_failure_is_one_line_and_how_to_go_on(tmp_path: Path) -> N
 
     async with wire_server(reply=obliging, faults=refused) as server:
         config = write_config(tmp_path, server.openai_url)
-        _, errors = await ended(process := start(config))
-    assert process.returncode == 1
-    told = [line for line in errors.splitlines() if line.startswith(("error:", "resume with:"))]
+        done = await cai("run", config, "--no-prefect")
+    assert done.status == 1
+    told = [line for line in done.err.splitlines() if line.startswith(("error:", "resume with:"))]
     assert len(told) == 2 and "the key was withdrawn" in told[0]
-    assert "Traceback" not in errors

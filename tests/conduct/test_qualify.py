@@ -189,6 +189,7 @@ async def test_a_calibration_for_another_judge_stops_the_run(
         assert server.calls == calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jury", "cascade"])
 async def test_several_judges_are_qualified_and_calibrated(tmp_path: Path, kind: str) -> None:
     """Figures of each and of the whole; a calibration of all of them is applied to all of them."""

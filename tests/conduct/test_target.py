@@ -174,6 +174,7 @@ async def test_prompts_that_run_out(tmp_path: Path) -> None:
         assert asked < server.calls <= asked + (3 * SLICE + SLICE) * per_prompt
 
 
+@pytest.mark.slow
 async def test_no_pair_at_all(tmp_path: Path) -> None:
     """All prompts are tried before the work fails."""
     async with wire_server(reply=model(0.0)) as server:
@@ -210,6 +211,7 @@ async def test_without_the_target_again(tmp_path: Path) -> None:
         ] == PROMPTS
 
 
+@pytest.mark.slow
 async def test_a_plan_says_what_it_counts_for(tmp_path: Path) -> None:
     """Before the run the fewest prompts that can do, after it those that did, with nothing left to ask."""
     async with wire_server(reply=model(0.5)) as server:

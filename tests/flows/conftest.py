@@ -9,7 +9,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from prefect.testing.utilities import prefect_test_harness
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def prefect() -> Iterator[None]:
     """Flows run against a throw-away API, without the heartbeat thread that costs a second at each exit."""
     with (

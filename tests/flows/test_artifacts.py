@@ -13,7 +13,7 @@ from flows.judge import judge
 from tests.conduct.test_jury import NAMES, judged_run, same_for_5
 from tests.wire import wire_server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 
 
 async def test_what_a_cascade_saves_is_an_artifact(tmp_path: Path) -> None:

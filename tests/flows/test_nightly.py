@@ -24,7 +24,7 @@ from flows.pipeline import pipeline
 from tests.flows.small import ROWS, obliging, small_config, write_inputs
 from tests.wire import Answer, Json, asked_choices, wire_server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 TESTS = 4  # of each of two principles
 
 

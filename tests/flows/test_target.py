@@ -12,7 +12,7 @@ from flows.judge import judge
 from tests.conduct.test_target import dataset, model, targeted
 from tests.wire import wire_server
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 
 
 async def test_a_flow_draws_what_a_process_draws(tmp_path: Path) -> None:
