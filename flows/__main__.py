@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
+import gc
 import importlib
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 if sys.argv[1:2] != ["deploy"]:  # what is served tells of its runs
@@ -25,13 +22,19 @@ from rich.console import Console
 
 from cai.conduct.main import loop_factory, show, told
 from cai.config import RunConfig
-from cai.errors import ConfigError
 from cai.preflight import check_inputs, check_judge
 from cai.qualification import to_measure
 from cai.report.tables import plain
+from flows.api import api_for
 
 FLOWS = ("generate", "revise", "judge", "train", "evaluate", "pipeline")
 JUDGE_FLOWS = ("qualify", "calibrate")
+FIRST = (  # Prefect imports them with the first flow, which waits for the server; here they load beside it
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "prefect.utilities.visualization",
+    "fastapi",
+)
 
 
 def main() -> int:
@@ -76,51 +79,21 @@ def _judge(arguments: argparse.Namespace, config: RunConfig) -> int:
 
 def _run(name: str, config: RunConfig, module: str | None = None, **options: str) -> Any:
     """Run the flow; SIGTERM ends it like Ctrl-C does. Imports Prefect, so it comes after all cheap checks."""
-    from prefect.exceptions import TerminationSignal
+    gc.disable()  # while modules are loaded, which stay
+    with api_for(config) as ready:
+        from prefect.exceptions import TerminationSignal
 
-    try:
-        with _api(config) as ready:
+        try:
             flow = getattr(importlib.import_module(f"flows.{module or name}"), name)
-            ready()
+            for late in FIRST:
+                importlib.import_module(late)
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                gc.freeze()
+                gc.enable()
+                ready()
                 return runner.run(flow(config, **options))
-    except (TerminationSignal, asyncio.CancelledError) as stop:
-        raise KeyboardInterrupt from stop
-
-
-@contextlib.contextmanager
-def _api(config: RunConfig) -> Iterator[Callable[[], None]]:
-    """A Prefect API for the block: the configured one, or that of a temporary server, which `ready()` waits for.
-
-    Raises ConfigError where Ray's workers on other nodes could not reach it.
-    """
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    from flows.server import APP, TEMPORARY, free_port, started, wait_for
-
-    if PREFECT_API_URL.value():
-        yield lambda: None
-        return
-    if config.ray is not None and config.ray.address is not None:
-        raise ConfigError(
-            "ray.address: the workers report to a Prefect server; start one (`prefect server start`) and set "
-            "PREFECT_API_URL to where they reach it"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "prefect-server.log"
-        with (
-            started(APP, free_port(), TEMPORARY, log) as server,
-            temporary_settings({PREFECT_API_URL: server.url}),
-        ):
-            yield lambda: wait_for(server)
-            _flush()
-
-
-def _flush() -> None:
-    """Let the server hear of everything before it ends."""
-    from prefect.events.worker import EventsWorker
-
-    EventsWorker.drain_all(timeout=5)
+        except (TerminationSignal, asyncio.CancelledError) as stop:
+            raise KeyboardInterrupt from stop
 
 
 if __name__ == "__main__":

@@ -19,27 +19,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cai.errors import ServerError
+from cai.models import supervise
 from cai.models.engine import last_words
-from cai.models.managed import SUPERVISOR
 from cai.models.supervise import GRACE_S
 
 START_S = 180.0
 POLL_S = 0.1
+APP = ["-m", "flows.temporary"]
 TEMPORARY = {  # as Prefect starts its own: no UI, and only the services that a run needs
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
-    "PREFECT__SERVER_FINAL": "1",
+    # what else a run does not need, and would wait for; a server that is started to stay makes up for it
+    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+    "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",  # loads all collections, Ray and pandas with them
+    "PY_KEY_VALUE_DISABLE_BEARTYPE": "true",  # compiles every module of it anew, to check its types while it runs
 }
-APP = [
-    "-m",
-    "uvicorn",
-    "--factory",
-    "prefect.server.api.server:create_app",
-    "--log-level",
-    "error",
-    "--lifespan",
-    "on",
-]
 
 
 class Server(NamedTuple):
@@ -60,7 +54,7 @@ def started(command: Sequence[str], port: int, environment: Mapping[str, str], l
     with log.open("ab") as output:
         start = output.tell()
         process = subprocess.Popen(
-            [sys.executable, "-P", str(SUPERVISOR), sys.executable, *command, *address],
+            [sys.executable, "-P", supervise.__file__, sys.executable, *command, *address],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
