@@ -1,14 +1,17 @@
-"""What a run asks of the process that it works in: garbage collections that are rare, files enough to write to."""
+"""What a run asks of the process that it works in: rare garbage collections, a thread for the disk, files enough."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from cai.errors import ConfigError
 
+T = TypeVar("T")
 GC_ALLOCATIONS = (
     50_000  # objects between looks for cycles; at Python's 700 a quarter of all CPU time goes there
 )
@@ -36,6 +39,16 @@ def rare_collections() -> Iterator[None]:
         _collecting_rarely -= 1
         if not _collecting_rarely:
             gc.set_threshold(*_thresholds)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """The result of `work`, done in a thread so that the event loop goes on; who is cancelled waits for its end."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def allow_open_files(count: int, what: str) -> None:

@@ -20,7 +20,7 @@ from cai.calls import Ask, Asked, Calls, ask_parsed
 from cai.errors import CaiError, ConfigError, ParseError, ProviderError, Refused, StoreError
 from cai.journal import Journal
 from cai.models.base import ChatModel
-from cai.process import rare_collections
+from cai.process import in_thread, rare_collections
 from cai.rows import Drop, Row
 from cai.shard import ShardPaths, ShardReport, finished, shard_paths, write_manifest
 from cai.store import RowsWriter, remove_leftovers
@@ -83,9 +83,14 @@ async def run_shard(
     with Journal(paths.journal) as journal, _writers(paths) as (kept, dropped), rare_collections():
         work = _Work(stage, rows, step, Calls(model, journal, limit), kept, dropped, on_progress)
         await work.run(limit)
-        report = _report(shard, inputs_digest, work, journal.corrupt_lines)
-        write_manifest(paths.manifest, report)
-    return report
+
+        def finish() -> ShardReport:
+            report = _report(shard, inputs_digest, work, journal.corrupt_lines)
+            write_manifest(paths.manifest, report)
+            journal.close()
+            return report
+
+        return await in_thread(finish)  # the disk takes its time, and other shards have calls to make
 
 
 class _Work(Generic[In]):

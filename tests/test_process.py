@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from cai.process import GC_ALLOCATIONS, rare_collections
+from cai.process import GC_ALLOCATIONS, in_thread, rare_collections
 
 PROMPTS = """
 import resource, sys
@@ -73,3 +75,23 @@ def test_collections_are_rare_until_the_last_block_ends() -> None:
             assert gc.get_threshold() == (first, 10, 10)
     finally:
         gc.set_threshold(*before)
+
+
+@pytest.mark.anyio
+async def test_who_is_cancelled_waits_for_the_thread() -> None:
+    """The event loop goes on meanwhile; what the thread writes to is not taken away from under it."""
+    go_on, ended = threading.Event(), []
+
+    def work() -> None:
+        go_on.wait(10)
+        ended.append(True)
+
+    waiting = asyncio.create_task(in_thread(work))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended and await in_thread(lambda: 5) == 5

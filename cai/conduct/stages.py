@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Sequence
 
 from cai.conduct.work import Work
@@ -12,11 +13,13 @@ from cai.judges import qualified_judge
 from cai.pipeline import is_done, job_of, role_of, shards_of
 from cai.preflight import NOWHERE
 from cai.qualification import gate
+from cai.report.status import shard_reports, summed
 from cai.serving import Endpoints, board, engine_of, opened, serving
 from cai.target import in_flight
 
-ACTIVE_SHARDS = (
-    4  # enough that one shard's last calls never leave the engine idle, few enough to bound memory
+ACTIVE_SHARDS = 4  # at least, so that one shard's last calls never leave the engine idle …
+PROMPTS_PER_SLOT = (
+    16  # … and so many that they hold this many prompts for each concurrent call, no more for memory
 )
 
 
@@ -69,10 +72,15 @@ async def _run_group(
 
 
 def _side_by_side(config: RunConfig, group: Sequence[str], shards: int) -> int:
-    """How many shards are in work at a time: all where a batch takes their calls, more where they are small slices."""
-    if any(config.models[role_of(config, stage)].mode == "batch" for stage in group):
+    """How many shards are in work at a time: all where a batch takes their calls, more where they are small."""
+    models = [config.models[role_of(config, stage)] for stage in group]
+    if any(model.mode == "batch" for model in models):
         return shards
-    return ACTIVE_SHARDS if config.pairs.target is None else ACTIVE_SHARDS + in_flight(config)
+    if config.pairs.target is not None:
+        return ACTIVE_SHARDS + in_flight(config)
+    wanted = PROMPTS_PER_SLOT * max(model.max_concurrency for model in models)
+    prompts = summed(shard_reports(config.root, "prompts"))["rows_out"]
+    return max(ACTIVE_SHARDS, math.ceil(wanted * config.shards / max(prompts, 1)))
 
 
 def groups(config: RunConfig, stages: Sequence[str]) -> list[list[str]]:
