@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
     parser.add_argument("--target", type=int, help="also a run that stops at so many pairs")
     parser.add_argument("--undecided", type=float, default=0.3, help="share of pairs without a label, there")
-    parser.add_argument("--shards", type=int, default=4)
+    parser.add_argument("--shards", type=int, default=16)
     parser.add_argument("--processes", type=int, default=2, help="of the server")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(arguments)

@@ -13,7 +13,7 @@ from cai.judges import qualified_judge
 from cai.pipeline import is_done, job_of, role_of, shards_of
 from cai.preflight import NOWHERE
 from cai.qualification import gate
-from cai.report.status import shard_reports, summed
+from cai.report.status import shard_reports
 from cai.serving import Endpoints, board, engine_of, opened, serving
 from cai.target import in_flight
 
@@ -79,7 +79,7 @@ def _side_by_side(config: RunConfig, group: Sequence[str], shards: int) -> int:
     if config.pairs.target is not None:
         return ACTIVE_SHARDS + in_flight(config)
     wanted = PROMPTS_PER_SLOT * max(model.max_concurrency for model in models)
-    prompts = summed(shard_reports(config.root, "prompts"))["rows_out"]
+    prompts = sum(report.rows_out for report in shard_reports(config.root, "prompts"))
     return max(ACTIVE_SHARDS, math.ceil(wanted * config.shards / max(prompts, 1)))
 
 
