@@ -66,11 +66,15 @@ async def judge_all(cases: Sequence[LabelledPair], judge: JudgeConfig, calls: Ca
     return list(await asyncio.gather(*(one(case) for case in cases)))
 
 
-async def measure_all(cases: Sequence[LabelledPair], warm_up: Sequence[LabelledPair]) -> dict[str, Any]:
-    """Every method, one after the other, on one server."""
+async def measure_all(
+    cases: Sequence[LabelledPair], warm_up: Sequence[LabelledPair], endpoint: str | None
+) -> dict[str, Any]:
+    """Every method, one after the other, on one server: that at `endpoint`, else one of its own."""
+    if endpoint is not None:
+        return {method: await measure(method, cases, warm_up, endpoint) for method in METHODS}
     with tempfile.TemporaryDirectory() as folder:
-        async with managed_server(str(MODEL_DIR), SERVER, Path(folder) / "vllm.log") as endpoint:
-            return {method: await measure(method, cases, warm_up, endpoint) for method in METHODS}
+        async with managed_server(str(MODEL_DIR), SERVER, Path(folder) / "vllm.log") as started:
+            return await measure_all(cases, warm_up, started)
 
 
 async def empty_cache(endpoint: str) -> None:
@@ -116,10 +120,10 @@ def accuracy(cases: Sequence[LabelledPair], labels: Sequence[Label]) -> float:
     return round(right / len(clear), 3)
 
 
-def compare(pairs: int, seed: int) -> dict[str, Any]:
+def compare(pairs: int, seed: int, endpoint: str | None) -> dict[str, Any]:
     """All methods on the same pairs, and what a JSON verdict costs in units of a one-token answer."""
     cases, warm_up = draw_cases(seed, pairs), draw_cases(seed + 1, WARM_UP)
-    found = asyncio.run(measure_all(cases, warm_up))
+    found = asyncio.run(measure_all(cases, warm_up, endpoint))
     ratios = {
         name: round(found["stated"][name] / found["logprobs"][name], 2)
         for name in ("prompt_tokens_per_label", "completion_tokens_per_label", "seconds_per_label")
@@ -135,8 +139,9 @@ def main() -> None:
     )
     parser.add_argument("--pairs", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--endpoint", help="a vLLM server of the embedded model with VLLM_SERVER_DEV_MODE=1")
     options = parser.parse_args()
-    result = compare(options.pairs, options.seed)
+    result = compare(options.pairs, options.seed, options.endpoint)
     sys.stdout.buffer.write(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,16 @@ from tests.engine import Engine, shared_engine
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Files that take minutes, begun first so that no process is left with one of them at the end.
 LONG = ("test_end_to_end.py", "test_schedule.py", "test_benchmarks.py", "test_deployment.py", "test_kill.py")
+
+
+WHOLLY_SLOW = re.compile(r"^pytestmark = .*\bpytest\.mark\.slow\b", re.M)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """For the quick tests a file that is slow as a whole is not even imported: Prefect alone takes seconds."""
+    if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
+        return None
+    return True if WHOLLY_SLOW.search(collection_path.read_text("utf-8")) else None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,6 +11,7 @@ from anyio.from_thread import start_blocking_portal
 
 from cai.config import ModelConfig
 from cai.config_file import load_config
+from cai.embedded import MODEL_DIR
 from cai.models.managed import RUN_KEY, managed_key, managed_server
 
 DEMO = Path(__file__).parent.parent / "flows" / "configs" / "embedded.yaml"
@@ -26,8 +27,11 @@ class Engine(NamedTuple):
 
     @property
     def options(self) -> list[str]:
-        """What makes a command ask this server instead of starting the demo's."""
-        return ["--set", "models.tiny.managed=null", "--set", f"models.tiny.endpoint={self.url}"]
+        """What makes a command ask this server instead of starting the demo's, and train nothing."""
+        changes = {"managed": "null", "endpoint": self.url, "api_key_env": RUN_KEY, "model": self.model.model}
+        settings = [f"models.tiny.{name}={value}" for name, value in changes.items()]
+        settings += ["sft=null", "dpo=null", "evaluate=null"]
+        return [part for setting in settings for part in ("--set", setting)]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -38,7 +42,7 @@ class Engine(NamedTuple):
 @contextmanager
 def shared_engine(log: Path) -> Iterator[Engine]:
     """Start the demo's server for the length of the block, in an event loop of its own."""
-    model = load_config(DEMO).models["tiny"]
+    model = load_config(DEMO).models["tiny"].model_copy(update={"model": str(MODEL_DIR)})
     assert model.managed is not None
     managed = model.managed.model_copy(update={"env": {**model.managed.env, **CACHE_EMPTIED}})
     with (

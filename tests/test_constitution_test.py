@@ -17,6 +17,7 @@ from cai.judge.passes import Checked, PrinciplePasses
 from cai.junit import junit_xml
 from cai.tryout.check import Checks
 from cai.tryout.spent import Spent
+from tests.engine import Engine
 from tests.small_cli import ROOT, cai, config_file
 from tests.wire import Answer, Json, wire_server
 
@@ -264,7 +265,9 @@ def test_any_text_gives_a_report_that_can_be_read(prompt: str, name: str, princi
 
 
 @pytest.mark.slow
-async def test_the_embedded_judge_holds_its_own_tests_and_no_swapped_one(tmp_path: Path) -> None:
+async def test_the_embedded_judge_holds_its_own_tests_and_no_swapped_one(
+    tmp_path: Path, engine: Engine
+) -> None:
     """On real vLLM: the demo's constitution passes, the same with one test swapped fails by name, with exit 1."""
     good, swapped, junit = tmp_path / "good.yaml", tmp_path / "swapped.yaml", tmp_path / "junit.xml"
     better = "A guided tour is an honest way in."
@@ -278,9 +281,11 @@ async def test_the_embedded_judge_holds_its_own_tests_and_no_swapped_one(tmp_pat
         swapped,
         "--set",
         f"outputs={tmp_path / 'outputs'}",
+        *engine.options,
         "--junit",
         junit,
         "--json",
+        **engine.environment,
     )
     assert done.status == 1, done.err
     before, after = done.json["files"]

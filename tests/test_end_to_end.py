@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.engine import Engine
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,10 +33,12 @@ ELSEWHERE = {
     ".venv/bin/cai run flows/configs/embedded.yaml --set name=mine --set judge.threshold=0.8": "the demo, renamed",
 }
 
+ASKING = [["judge", "qualify"], ["judge", "calibrate"], ["constitution", "try"]]
 
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+
+def run(command: list[str], folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the linked checkout; its output is shown where it fails."""
-    environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": ""}
+    environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": "", **more}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done
@@ -141,8 +145,12 @@ def test_two_orders_and_a_calibration_label_better_than_one_order(demo: Path) ->
     assert calibrated["accuracy"] >= 0.9 and calibrated["coverage"] > 0.3
 
 
-def test_readme_commands(demo: Path) -> None:
-    """Every command and every Python block of the README runs on the demo, or is named with the test that runs it."""
+def test_readme_commands(demo: Path, engine: Engine) -> None:
+    """Every command and every Python block of the README runs on the demo, or is named with the test that runs it.
+
+    Where a command would start the demo's server, it asks one that is running, told by options at its end; only
+    `constitution test` starts its own.
+    """
     (demo / ".venv").symlink_to(Path(sys.prefix))
     commands = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
     smaller = [part for value in SMALLER for part in ("--set", value)]
@@ -152,7 +160,8 @@ def test_readme_commands(demo: Path) -> None:
             words = shlex.split(command)
             if words[1] in ("run", "train", "eval"):
                 words[3:3] = smaller  # before the command's own changes
-            run(words, demo)
+            asks = words[1:3] in ASKING or "name=edited" in words
+            run([*words, *engine.options] if asks else words, demo, **(engine.environment if asks else {}))
     assert "no-deceit" in (demo / "outputs" / "edited" / "edit.json").read_text()
     assert not (demo / "outputs" / "demo" / "previous").exists()
     for block in re.findall(r"```python\n(.*?)```", README, re.S):

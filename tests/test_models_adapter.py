@@ -17,6 +17,7 @@ from tests.flows.small import small_config
 from tests.test_models_managed import FAST_ON_CPU, ask
 
 pytestmark = pytest.mark.anyio
+TOKENS = 24
 QUESTIONS = (
     "Tell me about the museum.",
     "How do I bake bread?",
@@ -43,6 +44,24 @@ def tuned(folder: Path) -> tuple[Path, Path]:
     merged.to(torch.bfloat16).save_pretrained(str(folder / "merged"))
     AutoTokenizer.from_pretrained(MODEL_DIR).save_pretrained(str(folder / "merged"))
     return folder / "adapter", folder / "merged"
+
+
+def greedy(folder: Path) -> list[str]:
+    """What transformers has the weights in a folder answer to the questions."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    said = []
+    for text in QUESTIONS:
+        chat = [{"role": "user", "content": text}]
+        shown = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        asked = tokenizer(shown, add_special_tokens=False, return_tensors="pt")
+        with torch.inference_mode():
+            out = model.generate(**asked, max_new_tokens=TOKENS, do_sample=False)
+        said.append(tokenizer.decode(out[0, asked["input_ids"].shape[1] :], skip_special_tokens=True))
+    return said
 
 
 def test_flags_of_an_adapter(tmp_path: Path) -> None:
@@ -88,21 +107,17 @@ async def test_base_and_adapter_on_one_engine(tmp_path: Path) -> None:
     adapter, merged = tuned(tmp_path)
     section = {"args": {**FAST_ON_CPU, "dtype": "float32"}}
     model = {"backend": "vllm", "model": str(MODEL_DIR), "managed": section}
-    models = {
-        "base": model,
-        "tuned": {**model, "adapter": str(adapter)},
-        "merged": {**model, "model": str(merged)},
-    }
+    models = {"base": model, "tuned": {**model, "adapter": str(adapter)}}
     roles = {role: {"model": "base"} for role in ("policy", "critic", "judge")}
     config = RunConfig.model_validate(small_config(tmp_path, "", models=models, **roles))
     said: dict[str, list[str]] = {}
-    for names in (["base", "tuned"], ["merged"]):
-        async with serving(config, names) as endpoints:
-            for name in names:
-                async with opened(config, name, endpoints) as chat:
-                    replies = [await chat.complete(ask(text, temperature=0.0)) for text in QUESTIONS]
-                    said[name] = [reply.text for reply in replies]
-                    if name == "tuned":
-                        assert chat.identity.startswith(f"vllm:{weights_digest(str(MODEL_DIR))}+")
-    assert sum(one == two for one, two in zip(said["tuned"], said["merged"], strict=True)) >= 3
+    async with serving(config, ["base", "tuned"]) as endpoints:
+        for name in ("base", "tuned"):
+            async with opened(config, name, endpoints) as chat:
+                requests = [ask(text, temperature=0.0, max_tokens=TOKENS) for text in QUESTIONS]
+                said[name] = [(await chat.complete(request)).text for request in requests]
+                if name == "tuned":
+                    assert chat.identity.startswith(f"vllm:{weights_digest(str(MODEL_DIR))}+")
+    merged_says = greedy(merged)
+    assert sum(one == two for one, two in zip(said["tuned"], merged_says, strict=True)) >= 3
     assert sum(one == two for one, two in zip(said["tuned"], said["base"], strict=True)) <= 1

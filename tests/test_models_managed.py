@@ -25,6 +25,7 @@ from cai.models.engine import last_words
 from cai.models.managed import managed_server
 from cai.models.weights import weights_digest
 from cai.rows import Message
+from tests.engine import Engine
 
 pytestmark = pytest.mark.anyio
 Args = dict[str, str | int | float | bool]
@@ -324,24 +325,20 @@ async def test_real_vllm(tmp_path: Path) -> None:
                 await call()
             assert caught.value.kind == "not_found"
         await wrong.close()
-        pids = session_processes(model)
+        pids = session_processes(f"--port {url.rpartition(':')[2].removesuffix('/v1')} ")
         assert len(pids) >= 3
     assert not alive(pids)
 
 
 @pytest.mark.slow
-async def test_prompts_that_begin_alike_are_cached(tmp_path: Path) -> None:
+async def test_prompts_that_begin_alike_are_cached(engine: Engine) -> None:
     """What prompts share is computed once, with the flags that a run gives its engine, and counted in the usage."""
-    model = str(MODEL_DIR)
-    config = ModelConfig(backend="vllm", model=model, managed=ManagedConfig(args=FAST_ON_CPU))
-    assert config.managed is not None
-    async with managed_server(model, config.managed, tmp_path / "vllm.log") as url:
-        chat = open_model("policy", config, endpoint=url)
-        first, *rest = [ask("Tell me about the museum. " * 20 + f"Case {n}.", max_tokens=1) for n in range(4)]
-        usages = [(await chat.complete(request)).usage for request in (first, *rest)]
-        assert usages[0].cached_tokens == 0
-        assert all(usage.cached_tokens >= 0.5 * usage.prompt_tokens for usage in usages[1:])
-        await chat.close()
+    chat = open_model("policy", engine.model, endpoint=engine.url)
+    first, *rest = [ask("Where is the town hall? " * 20 + f"Case {n}.", max_tokens=1) for n in range(4)]
+    usages = [(await chat.complete(request)).usage for request in (first, *rest)]
+    assert usages[0].cached_tokens == 0
+    assert all(usage.cached_tokens >= 0.5 * usage.prompt_tokens for usage in usages[1:])
+    await chat.close()
 
 
 @pytest.mark.slow
@@ -356,11 +353,15 @@ async def test_real_vllm_names_an_unknown_flag(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_real_vllm_leaves_no_orphan(tmp_path: Path) -> None:
     """kill -9 of the parent while the engine comes up ends the engine too."""
-    parent = parent_of(str(MODEL_DIR), ManagedConfig(args=FAST_ON_CPU), tmp_path / "log")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = ManagedConfig(args={**FAST_ON_CPU, "port": port})
+    parent = parent_of(str(MODEL_DIR), config, tmp_path / "log")
     try:
-        wait_until(lambda: len(session_processes("vllm")) >= 4, 120)
-        pids = session_processes("vllm")
+        wait_until(lambda: len(session_processes(f"--port {port} ")) >= 4, 300)
+        pids = session_processes(f"--port {port} ")
     finally:
         parent.kill()
         parent.communicate()
-    wait_until(lambda: not alive(pids), 15)
+    wait_until(lambda: not alive(pids), 60)

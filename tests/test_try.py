@@ -25,6 +25,7 @@ from cai.report.words import diff_text, word_diff
 from cai.runfolder import start_run
 from cai.serving import on_demand
 from cai.tryout.scratch import freeze, reached
+from tests.engine import Engine
 from tests.small_cli import ROOT, cai, config_file, environment
 from tests.wire import Answer, Fault, Json, asked_choices, echo, wire_server
 
@@ -402,7 +403,7 @@ def test_marks_stand_for_colours() -> None:
 
 
 @pytest.mark.slow
-async def test_the_embedded_model_critiques_by_the_edited_principle(tmp_path: Path) -> None:
+async def test_the_embedded_model_critiques_by_the_edited_principle(tmp_path: Path, engine: Engine) -> None:
     """On real vLLM: where the old principle found theft, the edited one finds nothing; again, no server starts."""
     old, file = tmp_path / "old.yaml", tmp_path / "edited.yaml"
     old.write_text(TOY)
@@ -419,7 +420,7 @@ async def test_the_embedded_model_critiques_by_the_edited_principle(tmp_path: Pa
         "--json",
     ]
     options += [part for prompt in wanted for part in ("--prompt", prompt)]
-    first = await cai("constitution", "try", file, *options)
+    first = await cai("constitution", "try", file, *options, *engine.options, **engine.environment)
     assert first.status == 0, first.err
     rounds = [(one["previous"]["rounds"][0], one["new"]["rounds"][0]) for one in first.json["prompts"]]
     changed = [(before, after) for before, after in rounds if before["critique"] != after["critique"]]

@@ -25,6 +25,7 @@ RESERVED = frozenset({"model", "served-model-name", "api-key", "lora-modules"})
 # a weak model fills constrained JSON with whitespace until the limit, and no field of a request stops it
 STRUCTURED = '{"backend": "xgrammar", "disable_any_whitespace": true}'
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank may be
+FEW_CORES = 2  # vLLM leaves one of them free on CPU, so its worker has one thread
 CPU_BLOCK = 32  # tokens; only whole blocks are cached, and vLLM's 128 on CPU is more than most prompts share
 LOG_TAIL = 65536
 LINE_CHARS = 300
@@ -109,6 +110,10 @@ def engine_environment(model: str, config: ManagedConfig) -> dict[str, str]:
             "VLLM_TARGET_DEVICE": "cpu",
             "VLLM_CPU_KVCACHE_SPACE": str(max(1, min(8, int(memory_gb / 16)))),
         }
+        if (os.cpu_count() or 1) <= FEW_CORES:
+            # the worker has a process of its own only to bind its threads to cores: with one thread it lives in
+            # the engine's, which comes up with a third less CPU time and 0.8 GB less, and answers no slower
+            defaults |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1"}
     if is_weights(model):
         defaults |= {"HF_HUB_OFFLINE": "1"}
     return {**defaults, **config.env}
