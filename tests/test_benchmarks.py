@@ -220,6 +220,7 @@ def test_all_in_turn() -> None:
     assert refused.returncode == 2 and "nothing" in refused.stderr
 
 
+@pytest.mark.slow
 def test_all_options_are_known() -> None:
     """Every command of the runner is understood by its benchmark: only an option too many is refused."""
     for name, commands in SETS.items():

@@ -62,6 +62,7 @@ def test_replay_and_run_make_the_same_label() -> None:
             assert figured.p == labelled.p and figured.kept == (labelled.state == "labelled")
 
 
+@pytest.mark.slow
 def test_a_judge_that_could_keep_nothing_is_not_asked() -> None:
     """A promise beyond a judge, alone or as a tier of a cascade, stops the run and names it."""
     poor, good = ("poor", world(400, skill=0.2)), ("good", world(400, skill=4))

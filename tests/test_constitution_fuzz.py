@@ -102,6 +102,7 @@ def safe(path: Path) -> None:
         assert mend_file(path) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(edits)
 def test_any_mutation_is_read_or_refused(

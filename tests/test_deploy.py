@@ -15,6 +15,7 @@ from flows.times import UNITS, interval_seconds
 from flows.wanted import FLOWS
 from tests.test_cli import ROOT, cai, one_line
 
+pytestmark = pytest.mark.slow  # it takes seconds to import Prefect
 DEMO = "flows/configs/embedded.yaml"
 
 
@@ -47,7 +48,6 @@ def test_a_wrong_option_is_named(options: list[str], message: str) -> None:
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -270,6 +270,7 @@ def test_plan_refuses_what_would_destroy_or_surprise(
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
+@pytest.mark.slow
 def test_changed_plan_starts_afresh_and_same_plan_goes_on(
     base: Path, demonstrations: Path, tmp_path: Path
 ) -> None:

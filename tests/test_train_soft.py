@@ -258,6 +258,7 @@ def test_options_with_effect_are_taken() -> None:
         refuse("cpo", TrainingConfig(args={"loss_type": "hinge", "label_smoothing": 0.1}))
 
 
+@pytest.mark.slow
 def test_soft_labels_are_part_of_the_digest(base: Path, rows: Path, tmp_path: Path) -> None:
     """Another p is another model; without soft labels the digest is that of a plain section."""
 

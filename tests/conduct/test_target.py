@@ -86,7 +86,7 @@ def check_accounts(config: RunConfig) -> dict[str, Any]:
     return stages
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5, 0.2])
+@pytest.mark.parametrize("share", [1.0, 0.5, pytest.param(0.2, marks=pytest.mark.slow)])
 async def test_exactly_as_many_pairs_as_wanted(share: float, tmp_path: Path) -> None:
     """In the order of the prompts, with the demonstrations up to there; calls for the prefix and one wave at most."""
     async with wire_server(reply=model(share)) as server:
@@ -139,6 +139,7 @@ async def test_the_same_bytes_whatever_the_waves(tmp_path: Path) -> None:
     assert found[0][1]["drawn"] < found[2][1]["drawn"]
 
 
+@pytest.mark.slow
 async def test_another_target_asks_only_for_new_prompts(tmp_path: Path) -> None:
     """Up: nothing that is there is asked again. Down, and up again: nothing at all is asked."""
     async with wire_server(reply=model(0.5)) as server:
@@ -265,6 +266,7 @@ async def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
         assert server.calls <= needed + wasted + config.models["toy"].max_concurrency
 
 
+@pytest.mark.slow
 async def test_a_whole_run_with_a_judge_to_be_measured(tmp_path: Path) -> None:
     """The judge is measured first, held-out prompts are never drawn, and the run ends with its evaluation."""
     pairs = [

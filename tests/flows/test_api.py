@@ -16,6 +16,8 @@ from flows.server import TEMPORARY
 from tests.flows.server import ROOT
 from tests.flows.small import small_run
 
+pytestmark = pytest.mark.slow  # it takes seconds to import Prefect
+
 
 def children() -> set[int]:
     """The processes that this one has started."""
