@@ -41,6 +41,17 @@ def rare_collections() -> Iterator[None]:
             gc.set_threshold(*_thresholds)
 
 
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """While modules are loaded, no garbage is collected: their objects stay, and no later look goes through them."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 async def in_thread(work: Callable[[], T]) -> T:
     """The result of `work`, done in a thread so that the event loop goes on; who is cancelled waits for its end."""
     running = asyncio.ensure_future(asyncio.to_thread(work))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import importlib
 import os
 import sys
@@ -23,6 +22,7 @@ from rich.console import Console
 from cai.conduct.main import loop_factory, show, told
 from cai.config import RunConfig
 from cai.preflight import check_inputs, check_judge
+from cai.process import loading
 from cai.qualification import to_measure
 from cai.report.tables import plain
 from flows.api import api_for
@@ -79,17 +79,15 @@ def _judge(arguments: argparse.Namespace, config: RunConfig) -> int:
 
 def _run(name: str, config: RunConfig, module: str | None = None, **options: str) -> Any:
     """Run the flow; SIGTERM ends it like Ctrl-C does. Imports Prefect, so it comes after all cheap checks."""
-    gc.disable()  # while modules are loaded, which stay
     with api_for(config) as ready:
-        from prefect.exceptions import TerminationSignal
+        with loading():
+            from prefect.exceptions import TerminationSignal
 
-        try:
             flow = getattr(importlib.import_module(f"flows.{module or name}"), name)
             for late in FIRST:
                 importlib.import_module(late)
+        try:
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                gc.freeze()
-                gc.enable()
                 ready()
                 return runner.run(flow(config, **options))
         except (TerminationSignal, asyncio.CancelledError) as stop:

@@ -16,6 +16,7 @@ from rich.console import Console
 from cai.config import RunConfig
 from cai.config_file import load_config
 from cai.errors import CaiError, ConfigError
+from cai.process import loading
 from cai.report.status import run_status
 from cai.report.summary import print_status
 
@@ -24,9 +25,10 @@ def run_here(name: str, file: str, overrides: Sequence[str]) -> int:
     """Run `pipeline`, `train` or `evaluate` in this process, and show what came of it; returns the exit status."""
 
     def run(config: RunConfig) -> int:
-        from cai.conduct.models import evaluate, train
-        from cai.conduct.pipeline import pipeline
-        from cai.conduct.work import HERE
+        with loading():
+            from cai.conduct.models import evaluate, train
+            from cai.conduct.pipeline import pipeline
+            from cai.conduct.work import HERE
 
         if config.ray is not None:
             raise ConfigError(
