@@ -40,7 +40,7 @@ TEMPLATES = str(MODEL_DIR.parent / "prompts")
 WARM_UP = 8
 LIMIT = 96
 SERVER = ManagedConfig(
-    args={"enforce-eager": True, "max-model-len": 2048, "max-num-seqs": LIMIT, "dtype": "bfloat16"},
+    args={"enforce-eager": True, "max-model-len": 2048, "max-num-seqs": LIMIT},
     env={"VLLM_SERVER_DEV_MODE": "1"},  # gives the server a way to empty its prefix cache
 )
 

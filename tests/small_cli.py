@@ -46,7 +46,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "COLUMNS": "120", **more}
 
 
-def run_cai(*arguments: str | Path, cwd: Path = ROOT, **more: str) -> Done:
+def run_cai(*arguments: str | Path, cwd: str | Path = ROOT, **more: str) -> Done:
     """Run `cai` as a user does, to its end; `more`: variables of its environment."""
     with tempfile.TemporaryDirectory() as name:
         out, err = Path(name) / "out", Path(name) / "err"
@@ -60,7 +60,7 @@ def run_cai(*arguments: str | Path, cwd: Path = ROOT, **more: str) -> Done:
     return done
 
 
-async def cai(*arguments: str | Path, cwd: Path = ROOT, **more: str) -> Done:
+async def cai(*arguments: str | Path, cwd: str | Path = ROOT, **more: str) -> Done:
     """`run_cai` without stopping the server that lives in this loop."""
     return await asyncio.to_thread(run_cai, *arguments, cwd=cwd, **more)
 

@@ -13,7 +13,8 @@ from cai.errors import ConfigError
 from flows.deploy import _parser, wanted_of
 from flows.times import UNITS, interval_seconds
 from flows.wanted import FLOWS
-from tests.test_cli import ROOT, cai, one_line
+from tests.small_cli import ROOT
+from tests.test_cli import cai, one_line
 
 pytestmark = pytest.mark.slow  # it takes seconds to import Prefect
 DEMO = "flows/configs/embedded.yaml"

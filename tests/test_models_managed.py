@@ -21,7 +21,7 @@ from cai.embedded import MODEL_DIR
 from cai.errors import ConfigError, ProviderError, ServerError
 from cai.models import managed, open_model, probe
 from cai.models.base import Request
-from cai.models.engine import last_words
+from cai.models.engine import has_bf16, last_words
 from cai.models.managed import managed_server
 from cai.models.weights import weights_digest
 from cai.rows import Message
@@ -31,7 +31,6 @@ pytestmark = pytest.mark.anyio
 Args = dict[str, str | int | float | bool]
 FAST_ON_CPU: Args = {
     "enforce-eager": True,
-    "dtype": "bfloat16",
     "max-model-len": 2048,
     "max-num-seqs": 64,
     "kv-cache-memory-bytes": 256 * 2**20,
@@ -39,7 +38,7 @@ FAST_ON_CPU: Args = {
 STAND_IN = """
 import argparse, http.server, os, subprocess, sys, time
 parser = argparse.ArgumentParser(prog="api_server.py")
-for name in ("model", "served-model-name", "host", "structured-outputs-config"):
+for name in ("model", "served-model-name", "host", "structured-outputs-config", "dtype"):
     parser.add_argument("--" + name)
 parser.add_argument("--port", type=int)
 parser.add_argument("--block-size", type=int)
@@ -267,6 +266,23 @@ def test_last_words(tmp_path: Path) -> None:
     assert last_words(log) == "just words"
     log.write_text("")
     assert last_words(log) == "it wrote nothing"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("flags\t\t: fma avx2 amx_bf16 amx_tile", True),
+        ("flags\t\t: fma avx512f avx512_bf16", True),
+        ("Features\t: fp asimd bf16", True),
+        ("flags\t\t: fma avx2 avx512f", False),
+        ("model name\t: bf16", False),
+    ],
+)
+def test_what_computes_in_bfloat16(text: str, found: bool, tmp_path: Path) -> None:
+    """Told by the processor's own list; where nothing tells, vLLM decides."""
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{text}\n")
+    assert has_bf16(tmp_path / "cpuinfo") is found
+    assert has_bf16(tmp_path / "none")
 
 
 def test_weights_digest(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ RESERVED = frozenset({"model", "served-model-name", "api-key", "lora-modules"})
 # a weak model fills constrained JSON with whitespace until the limit, and no field of a request stops it
 STRUCTURED = '{"backend": "xgrammar", "disable_any_whitespace": true}'
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank may be
+CPU_INFO = Path("/proc/cpuinfo")
 FEW_CORES = 2  # vLLM leaves one of them free on CPU, so its worker has one thread
 CPU_BLOCK = 32  # tokens; only whole blocks are cached, and vLLM's 128 on CPU is more than most prompts share
 LOG_TAIL = 65536
@@ -62,6 +63,8 @@ def engine_flags(
         # vLLM rewinds the generator of a seeded request after a partial prefill; a CPU generator cannot
         first["enable-chunked-prefill"] = False
         first["block-size"] = CPU_BLOCK
+        if not has_bf16(CPU_INFO):
+            first["dtype"] = "float32"  # bfloat16 without instructions for it is three times slower
     modules: list[str] = []
     if adapters:
         first |= {"enable-lora": True, "max-loras": len(adapters), "max-lora-rank": _rank(adapters)}
@@ -124,6 +127,17 @@ def has_gpu() -> bool:
     """True where an NVIDIA or AMD device is visible; cheap, without torch."""
     devices = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
     return any(device.exists() for device in devices) or shutil.which("nvidia-smi") is not None
+
+
+def has_bf16(info: Path) -> bool:
+    """True where the processor described in `info` computes in bfloat16; also where there is no such file."""
+    try:
+        return (
+            re.search(r"^(flags|Features)\s*:.*\b(avx512_bf16|amx_bf16|bf16)\b", info.read_text(), re.M)
+            is not None
+        )
+    except OSError:
+        return True
 
 
 def died(model: str, what: str, when: str, log_path: Path, start: int) -> ServerError:
