@@ -13,7 +13,7 @@ from cai.config import SourceConfig
 from cai.constitution import load_constitution
 from cai.constitution.lint import lint
 from cai.errors import ConfigError
-from tests.test_cli import ROOT
+from tests.small_cli import ROOT
 
 HEAD = 'schema: 1\nname: test\nversion: "1"\n'
 GREETS = "The reply greets the user by name."
