@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--latency", type=float, default=0.05, help="seconds that the server waits per call")
-    parser.add_argument("--shards", type=int, default=16, help="of the pipeline's run")
+    parser.add_argument("--shards", type=int, default=8, help="of the pipeline's run")
     parser.add_argument("--processes", type=int, default=2, help="of the server")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--distilabel", help="a Python with distilabel in it")

@@ -123,8 +123,7 @@ class _Work(Generic[In]):
         self.calls.on_call = self.report_progress
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(ROWS_PER_SLOT * limit):
-                    group.create_task(self._worker(AHEAD_PER_SLOT * limit))
+                group.create_task(self._worker(group, ROWS_PER_SLOT * limit - 1, AHEAD_PER_SLOT * limit))
             await self.calls.drain(None)
         except BaseExceptionGroup as errors:
             cause = self.calls.stopped or errors.exceptions[0]
@@ -159,7 +158,8 @@ class _Work(Generic[In]):
             )
         )
 
-    async def _worker(self, ahead: int) -> None:
+    async def _worker(self, group: asyncio.TaskGroup, more: int, ahead: int) -> None:
+        """Work on one row after the other; with the first of them the next worker starts, and up to `more` in all."""
         while True:
             while self.pulled - self.published >= ahead:
                 await self._moved.wait()
@@ -167,6 +167,9 @@ class _Work(Generic[In]):
                 row = next(self.source)
             except StopIteration:
                 return
+            if more:
+                group.create_task(self._worker(group, more - 1, ahead))
+                more = 0
             index = self.pulled
             self.pulled += 1
             self._waiting[index] = await self._results(row)
