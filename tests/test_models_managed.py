@@ -237,7 +237,14 @@ async def test_impossible_configs(stand_in: Callable[..., ManagedConfig], tmp_pa
 def parent_of(model: str, config: ManagedConfig, log: Path) -> subprocess.Popen[str]:
     """A process of its own that manages a server."""
     command = [sys.executable, "-c", PARENT, model, config.model_dump_json(), str(log)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored where tests are in the background
+    )
 
 
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGINT])
