@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -333,6 +334,7 @@ async def test_watching_shows_each_save_and_waits_on_a_broken_one(tmp_path: Path
             sys.executable, "-m", "cai", "constitution", "try", str(file), "--config", str(config), "--prompt", "Hm?",
             "--principle", "kind", "--watch", "--json", cwd=ROOT, env=environment(),
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         assert process.stdout is not None and process.stderr is not None
         try:

@@ -33,6 +33,10 @@ from cai.models.supervise import GRACE_S
 SERVER = "vllm.entrypoints.openai.api_server"  # the `vllm` command fails with its CPU package
 SUPERVISOR = Path(__file__).with_name("supervise.py")
 POLL_S = 0.25
+PORTS = range(
+    20_000, 32_768
+)  # below those that systems hand out, to whom they would give ours while the engine loads
+TRIES = 20  # of a port that is free
 RUN_KEY = "CAI_MANAGED_KEY"  # holds the key where other processes of the run ask the servers as well
 _keys: dict[str, str] = {}
 
@@ -87,19 +91,21 @@ async def managed_server(
 
 
 def _address(config: ManagedConfig) -> tuple[str, int]:
-    """Host and port to listen on: those of the config, else a free loopback port."""
+    """Host and port to listen on: those of the config, else a free port."""
     host, wanted = str(config.args.get("host", "127.0.0.1")), int(config.args.get("port", 0))
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, wanted))
-        except OSError as error:
-            raise ConfigError(
-                f"managed.args: port {wanted} of {host} cannot be used ({error.strerror}); "
-                "choose another one, or leave port out to get a free one"
-            ) from error
-        port: int = probe.getsockname()[1]
-    return host, port
+    for port in (wanted,) if wanted else (PORTS[secrets.randbelow(len(PORTS))] for _ in range(TRIES)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                problem = error.strerror
+            else:
+                return host, port
+    raise ConfigError(
+        f"managed.args: port {port} of {host} cannot be used ({problem}); "
+        "choose another one, or leave port out to get a free one"
+    )
 
 
 def _start(command: list[str], env: dict[str, str], model: str, log_path: Path) -> _Server:
