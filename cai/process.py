@@ -44,12 +44,14 @@ def rare_collections() -> Iterator[None]:
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
     """While modules are loaded, no garbage is collected: their objects stay, and no later look goes through them."""
+    collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if collecting:
+            gc.enable()
 
 
 async def in_thread(work: Callable[[], T]) -> T:

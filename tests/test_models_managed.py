@@ -193,7 +193,7 @@ async def test_death_at_the_start_is_noticed(
     assert words in str(caught.value)
     assert str(tmp_path / "log") in str(caught.value)
     assert time.monotonic() - start < 10
-    assert not session_processes("toy-broken")
+    wait_until(lambda: not session_processes("toy-broken"), 5)
 
 
 async def test_death_in_use_explains_the_failed_call(
@@ -214,7 +214,7 @@ async def test_a_slow_start_has_an_end(stand_in: Callable[..., ManagedConfig], t
     with pytest.raises(ServerError, match="not ready after 1 s; raise start_timeout_s"):
         async with managed_server("toy-slow", stand_in({"mood": "slow"}, 1), tmp_path / "log"):
             pass
-    assert not session_processes("toy-slow")
+    wait_until(lambda: not session_processes("toy-slow"), 5)
 
 
 async def test_impossible_configs(stand_in: Callable[..., ManagedConfig], tmp_path: Path) -> None:
@@ -241,9 +241,8 @@ def parent_of(model: str, config: ManagedConfig, log: Path) -> subprocess.Popen[
         command,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # ignored where tests are in the background
+        # an interrupt is ignored where tests run in the background
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

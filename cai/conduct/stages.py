@@ -17,10 +17,10 @@ from cai.report.status import shard_reports
 from cai.serving import Endpoints, board, engine_of, opened, serving
 from cai.target import in_flight
 
-ACTIVE_SHARDS = 4  # at least, so that one shard's last calls never leave the engine idle …
-PROMPTS_PER_SLOT = (
-    16  # … and so many that they hold this many prompts for each concurrent call, no more for memory
-)
+# Shards in work: at least so many that one's last calls never leave the engine idle, and small ones until they
+# hold so many prompts for each concurrent call; no more, for memory.
+ACTIVE_SHARDS = 4
+PROMPTS_PER_SLOT = 16
 
 
 async def run_stages(

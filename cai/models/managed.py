@@ -33,9 +33,8 @@ from cai.models.supervise import GRACE_S
 SERVER = "vllm.entrypoints.openai.api_server"  # the `vllm` command fails with its CPU package
 SUPERVISOR = Path(__file__).with_name("supervise.py")
 POLL_S = 0.25
-PORTS = range(
-    20_000, 32_768
-)  # below those that systems hand out, to whom they would give ours while the engine loads
+# Below those that systems hand out: one of them would be given to somebody else while the engine loads.
+PORTS = range(20_000, 32_768)
 TRIES = 20  # of a port that is free
 RUN_KEY = "CAI_MANAGED_KEY"  # holds the key where other processes of the run ask the servers as well
 _keys: dict[str, str] = {}
