@@ -24,6 +24,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from cai.errors import ProviderError, ProviderErrorKind
 from cai.models.base import Completion, Request, stands_aside
+from cai.models.deadlines import Deadlines
 from cai.models.failures import KINDS, PASSING, AttemptFailed, Why
 from cai.models.pace import Pacer, unpaced
 
@@ -76,6 +77,7 @@ class RetryPolicy:
         self._key_env = key_env
         self._pacer_of_loop = pacer
         self._pacer: Pacer | None = None
+        self._deadlines = Deadlines()
         self._reached = False
 
     @property
@@ -107,8 +109,12 @@ class RetryPolicy:
         limit = min(self._timeout_s, call.ends - begun)
         congested: bool | None = None
         try:
-            async with asyncio.timeout(limit):
-                result = await once()
+            async with asyncio.timeout(None) as timeout:
+                self._deadlines.add(timeout, begun + limit)
+                try:
+                    result = await once()
+                finally:
+                    self._deadlines.remove(timeout)
             congested = False
         except TimeoutError as error:
             congested = True
