@@ -1,8 +1,9 @@
-"""Rates and differences of rates with 95 % intervals: every rate that the reports print comes from here.
+"""Rates and differences with 95 % intervals: every rate that the reports print comes from here.
 
 Closed forms that hold for few rows and for rates of 0 or 1: Wilson's score interval for one rate (Wilson
 1927; Newcombe 1998, Stat. Med. 17:857, method 3) and Newcombe's square-and-add interval for two rates on the
 same prompts (Newcombe 1998, Stat. Med. 17:2635, method 10). Without rows there is no rate: None, never 0.
+Differences of means on the same prompts have Student's interval.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """rate(a) − rate(b) over `n` prompts in [−1, 1] and its interval; all three None where `n` is 0."""
+    """rate(a) − rate(b) over `n` prompts in [−1, 1] and its interval; all three None where `n` is 0.
+
+    Of means, it is in their unit, and one prompt gives it no interval.
+    """
 
     difference: float | None
     low: float | None
@@ -72,6 +76,25 @@ def difference(a: Sequence[bool], b: Sequence[bool]) -> Difference:
     below = _square_and_add(rate_a - low_a, high_b - rate_b, phi)
     above = _square_and_add(high_a - rate_a, rate_b - low_b, phi)
     return Difference(delta, max(-1.0, delta - below), min(1.0, delta + above), n)
+
+
+def mean_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
+    """How much higher the mean of a is than b's, where `a[i]` and `b[i]` are of the same prompt.
+
+    Raises ValueError for unequal lengths.
+    """
+    changes = [x - y for x, y in zip(a, b, strict=True)]
+    n = len(changes)
+    if n == 0:
+        return Difference(None, None, None, 0)
+    mean = math.fsum(changes) / n
+    if n == 1:
+        return Difference(mean, None, None, 1)
+    from scipy.special import stdtrit
+
+    variance = math.fsum((change - mean) ** 2 for change in changes) / (n - 1)
+    half = float(stdtrit(n - 1, 0.975)) * math.sqrt(variance / n)
+    return Difference(mean, mean - half, mean + half, n)
 
 
 def _wilson(successes: float, n: int) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from cai.conduct.main import loop_factory, show, told
 from cai.config import RunConfig
+from cai.evaluate.require import read_conditions
 from cai.preflight import check_inputs, check_judge
 from cai.process import loading
 from cai.qualification import to_measure
@@ -45,6 +46,7 @@ def main() -> int:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", help="calibrate: where the calibration goes")
     parser.add_argument("--method", default="temperature", help="calibrate: temperature, platt or isotonic")
+    parser.add_argument("--require", help="evaluate: conditions that the models must meet")
     parser.add_argument("--json", action="store_true", help="qualify, calibrate: print one JSON object")
     arguments = parser.parse_args()
 
@@ -52,9 +54,10 @@ def main() -> int:
         if arguments.flow in JUDGE_FLOWS:
             check_judge(to_measure(config))
             return _judge(arguments, config)
+        conditions = read_conditions(arguments.require, config)
         check_inputs(config)  # a mistake is told before Prefect starts
         _run(arguments.flow, config)
-        return show(config)
+        return show(config, conditions)
 
     return told(arguments.config, arguments.overrides, run)
 

@@ -18,7 +18,8 @@ from cai.config.training import KINDS
 from cai.judges import joint_stage
 from cai.pipeline import read_stage
 from cai.report.coverage_view import rows_of
-from cai.report.status import judges_used, read_json, shard_reports, summed
+from cai.report.status import MODELS, judges_used, read_json, shard_reports, summed
+from cai.report.tables import METRICS
 from cai.rows import Judgment, Reply, Revision
 from cai.train.plan import REPORT
 
@@ -54,11 +55,10 @@ def _coverage(root: Path) -> Rows:
 def _evaluation(root: Path) -> Rows:
     found = read_json(root / "evaluation.json")
     return [
-        {"model": name, "metric": metric, **value}
-        for name, metrics in found.items()
-        if name != "changes"
-        for metric, value in metrics.items()
-        if metric != "unscored"
+        {"model": name, "metric": metric, **found[name][metric]}
+        for name in MODELS
+        if name in found
+        for metric in METRICS
     ]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import flows  # noqa: F401 - sets what Prefect must find in the environment before it is imported
 from tests.engine import Engine, shared_engine
+from tests.tiny_model import build_model
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Files that take minutes, begun first so that no process is left with one of them at the end.
@@ -45,6 +46,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """The embedded model on a managed vLLM server with the demo's flags, for tests that are not about its start."""
     with shared_engine(tmp_path_factory.mktemp("engine") / "vllm.log") as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of 64 hidden units that trainings start from."""
+    folder = tmp_path_factory.mktemp("base")
+    build_model(folder)
+    return folder
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from cai.train.folder import last_complete_checkpoint, prepare_folder, read_fini
 from cai.train.launch import accelerate_flags, check_args, launch
 from cai.train.plan import METRICS, PLAN, make_plan
 from cai.train.process import JsonlTail, failure
-from tests.tiny_model import TEMPLATE, build_model, write_demonstrations, write_pairs
+from tests.tiny_model import TEMPLATE, write_demonstrations, write_pairs
 
 SFT = TrainingConfig(
     args={"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": "1e-3", "save_steps": 2}
@@ -34,14 +34,6 @@ DPO = TrainingConfig(
         "beta": 0.2,
     }
 )
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The starting model."""
-    folder = tmp_path_factory.mktemp("base")
-    build_model(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

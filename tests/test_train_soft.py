@@ -16,7 +16,7 @@ from cai.train.folder import prepare_folder
 from cai.train.main import train
 from cai.train.plan import make_plan
 from cai.train.refuse import refuse
-from tests.tiny_model import build_model, write_pairs
+from tests.tiny_model import write_pairs
 
 BATCH = 4
 BETA = 0.3
@@ -33,14 +33,6 @@ HOW: list[dict[str, Any]] = [
     {"lora": {"r": 2}},
     {"lora": {"r": 2}, "precompute_ref_log_probs": False},
 ]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The starting model, which is also the reference."""
-    folder = tmp_path_factory.mktemp("base")
-    build_model(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -65,9 +65,20 @@ def train(config: Config, overrides: Set = None, no_prefect: NoPrefect = False) 
 
 
 @app.command("eval")
-def evaluate(config: Config, overrides: Set = None, no_prefect: NoPrefect = False) -> None:
+def evaluate(
+    config: Config,
+    overrides: Set = None,
+    no_prefect: NoPrefect = False,
+    require: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITIONS",
+            help='Exit 1 unless all hold of the last trained model, or of one named: "harmless>=0.9,sft.helpful>0.8".',
+        ),
+    ] = None,
+) -> None:
     """Evaluate the base and the trained models of a run on held-out prompts."""
-    start("evaluate", config, overrides, no_prefect)
+    start("evaluate", config, overrides, no_prefect, require)
 
 
 @app.command()

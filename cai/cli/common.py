@@ -22,13 +22,19 @@ NoPrefect = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 
 
-def start(name: str, config: str, overrides: Sequence[str] | None, no_prefect: bool) -> NoReturn:
+def start(
+    name: str,
+    config: str,
+    overrides: Sequence[str] | None,
+    no_prefect: bool,
+    require: str | None = None,
+) -> NoReturn:
     """Run `pipeline`, `train` or `evaluate` to its end, as a Prefect flow or in this process."""
     if not no_prefect:
-        run_flow(name, config, overrides)
+        run_flow(name, config, overrides, [] if require is None else [f"--require={require}"])
     from cai.conduct.main import run_here
 
-    sys.exit(run_here(name, config, overrides or []))
+    sys.exit(run_here(name, config, overrides or [], require))
 
 
 def run_flow(

@@ -16,15 +16,18 @@ from rich.console import Console
 from cai.config import RunConfig
 from cai.config_file import load_config
 from cai.errors import CaiError, ConfigError
+from cai.evaluate.require import Condition, check, lines_of, read_conditions
 from cai.process import loading
 from cai.report.status import run_status
 from cai.report.summary import print_status
+from cai.report.tables import plain
 
 
-def run_here(name: str, file: str, overrides: Sequence[str]) -> int:
+def run_here(name: str, file: str, overrides: Sequence[str], require: str | None = None) -> int:
     """Run `pipeline`, `train` or `evaluate` in this process, and show what came of it; returns the exit status."""
 
     def run(config: RunConfig) -> int:
+        conditions = read_conditions(require, config)
         with loading():
             from cai.conduct.models import evaluate, train
             from cai.conduct.pipeline import pipeline
@@ -36,7 +39,7 @@ def run_here(name: str, file: str, overrides: Sequence[str]) -> int:
             )
         sequence = {"pipeline": pipeline, "train": train, "evaluate": evaluate}[name]
         run_in_loop(sequence(config, HERE))
-        return show(config)
+        return show(config, conditions)
 
     return told(file, overrides, run, "--no-prefect")
 
@@ -59,10 +62,14 @@ def told(file: str, overrides: Sequence[str], run: Callable[[RunConfig], int], *
         return 130
 
 
-def show(config: RunConfig) -> int:
-    """Print what the run has come to; returns the exit status of a run that is through."""
-    print_status(run_status(config.root), Console())
-    return 0
+def show(config: RunConfig, conditions: Sequence[Condition] = ()) -> int:
+    """Print what a run that is through has come to; returns its exit status, 1 where a condition is not met."""
+    status, console = run_status(config.root), Console()
+    print_status(status, console)
+    checked = check(conditions, status["evaluation"])
+    for line in lines_of(checked):
+        console.print(plain(line), soft_wrap=True, highlight=False)
+    return 0 if all(found.met for found in checked) else 1
 
 
 def run_in_loop(work: Coroutine[Any, Any, Any]) -> Any:

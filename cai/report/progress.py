@@ -60,7 +60,8 @@ class Board:
 
         def update(shard: int, progress: ShardProgress) -> None:
             self._shards[name][shard] = progress
-            self._draw(name)
+            if self._console.is_terminal or self._due():
+                self._draw(name)
 
         return update
 
@@ -86,7 +87,7 @@ class Board:
             f", {dollars(shard.cost for shard in shards)}" if tokens else ""
         )
         self._bars.update(self._tasks[name], completed=done, rate=f"{rate:.1f} rows/s", spent=spent)
-        if not self._console.is_terminal and self._due():
+        if not self._console.is_terminal:
             total = self._totals[name]
             self.say(f"{name}: {done:,}{f' of {total:,}' if total else ''} rows, {rate:.1f} rows/s, {spent}")
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from cai.models.metrics import engine_lines
 from cai.report.coverage_view import print_coverage
 from cai.report.edit_view import print_edit
+from cai.report.goodhart import print_replies
 from cai.report.tables import evaluation_table, judges_table, percent, plain, saving_line, stage_table
 
 
@@ -20,6 +21,7 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     _print_labelling(status, console)
     if status["evaluation"]:
         console.print(evaluation_table(status["evaluation"]))
+        print_replies(status["evaluation"], console)
     root = f"{status['config']['outputs']}/{status['run']}"
     if reached := status["target"]:
         beyond = reached["pairs"] - reached["target"]

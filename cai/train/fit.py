@@ -1,4 +1,4 @@
-"""What all trainings have in common: options and tokenizer in, TRL's trainer run to the end, the model published."""
+"""What all trainings have in common: options and tokenizer in, checks, TRL's trainer run to the end, the model out."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from cai.errors import ConfigError
 from cai.train.metrics import MetricsLog
 from cai.train.options import lora_config, trl_config
 from cai.train.plan import METRICS, TrainPlan
+from cai.train.preflight import preflight
 from cai.train.publish import publish
 
 
@@ -24,13 +24,7 @@ def fit(plan: TrainPlan, trainer: Callable[..., Any], read: Callable[[TrainPlan]
     peft_config = lora_config(plan.kind, plan.lora)
     rows = read(plan)
     tokenizer = AutoTokenizer.from_pretrained(plan.model)
-    if tokenizer.chat_template is None and getattr(args, "chat_template_path", None) is None:
-        fix = (
-            f"name one in {plan.kind}.args.chat_template_path"
-            if plan.kind in ("sft", "reward")
-            else (f"{plan.kind} needs a model that was trained to chat")
-        )
-        raise ConfigError(f"{plan.model}: has no chat template; {fix}")
+    rows, found = preflight(plan, args, peft_config, tokenizer, rows)
     built = trainer(
         model=plan.model,
         args=args,
@@ -41,7 +35,7 @@ def fit(plan: TrainPlan, trainer: Callable[..., Any], read: Callable[[TrainPlan]
         **more,
     )
     built.train(resume_from_checkpoint=plan.resume_from)
-    publish(built, plan)
+    publish(built, plan, found)
 
 
 def loading(trainer: Callable[..., Any]) -> Callable[..., Any]:
