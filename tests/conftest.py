@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import flows  # noqa: F401 - sets what Prefect must find in the environment before it is imported
 from tests.engine import Engine, shared_engine
 from tests.tiny_model import build_model
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+settings.register_profile("whole", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=15)  # of `make check`
+settings.load_profile("whole")
 # Files that take minutes, begun first so that no process is left with one of them at the end.
 LONG = ("test_end_to_end.py", "test_schedule.py", "test_benchmarks.py", "test_deployment.py", "test_kill.py")
 
