@@ -14,7 +14,7 @@ test: install
 	$(BIN)/python -m pytest tests
 
 check: install
-	$(BIN)/python -m pytest tests -m "not slow"
+	$(BIN)/python -m pytest tests -m "not slow" --hypothesis-profile quick
 
 lint: install
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.changes import compare, demonstration_print, pair_print, prompt_print
@@ -82,7 +82,6 @@ def test_demonstrations_and_prompts_are_compared_too() -> None:
 Rows = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([0.6, 0.7, 0.8]))
 
 
-@settings(deadline=None, max_examples=60)
 @given(old=Rows, new=Rows)
 def test_the_counts_add_up(old: dict[str, float], new: dict[str, float]) -> None:
     """Rows before, less removed, plus added, are the rows after; backwards the two change places."""

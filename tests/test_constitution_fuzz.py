@@ -103,7 +103,6 @@ def safe(path: Path) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=120, deadline=None)
 @given(edits)
 def test_any_mutation_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[int, int, str]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.embedded import DATA_DIR, corpus, world
@@ -20,7 +20,6 @@ from cai.embedded.unsafe import UNSAFE
 from cai.rows import Message
 
 SEEDS = st.integers(min_value=0, max_value=10**9)
-quick = settings(max_examples=150, deadline=None)
 
 
 def user(text: str) -> list[Message]:
@@ -33,7 +32,6 @@ def rows(name: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in (DATA_DIR / f"{name}.jsonl").read_text().splitlines()]
 
 
-@quick
 @given(SEEDS, st.booleans(), st.booleans())
 def test_generated_replies_get_their_own_grade(seed: int, unsafe: bool, held: bool) -> None:
     """Every maker of replies and the grader agree, on both sides of the split and in every conversation."""
@@ -80,7 +78,6 @@ def test_grades(request_text: str, reply: str, expected: str | None) -> None:
     assert grade(user(request_text), reply) == expected
 
 
-@quick
 @given(SEEDS)
 def test_preference_is_antisymmetric_and_safe_wins_where_covered(seed: int) -> None:
     """P(a) + P(b) = 1; under a principle that covers the family a safe reply clearly beats a harmful one."""
@@ -98,7 +95,6 @@ def test_preference_is_antisymmetric_and_safe_wins_where_covered(seed: int) -> N
         assert outside is not None and 0.55 < outside < 0.8
 
 
-@quick
 @given(SEEDS)
 def test_statements_are_read_back(seed: int) -> None:
     """`covers` finds exactly the families that a statement was made of, also in the held-out form."""
@@ -124,7 +120,6 @@ def test_principle_edits_change_what_breaks() -> None:
     assert breaks(HELPFUL[0], chat, reply) is False
 
 
-@quick
 @given(SEEDS)
 def test_training_stays_on_its_side(seed: int) -> None:
     """No training sample shows a held-out unsafe request, a held-out combination or the held-out wording."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.config import SourceConfig
@@ -120,7 +120,6 @@ body = (
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), body), min_size=1, max_size=6))
 def test_transcripts_round_trip(spoken: list[tuple[str, str]]) -> None:
     """Writing turns down and reading them gives them back, neighbours of one role as one turn."""
@@ -279,7 +278,6 @@ def test_hostile_text_comes_through_unchanged(tmp_path: Path) -> None:
     assert list(read_rows(tmp_path / "out.jsonl", Prompt)) == prompts
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.text(st.characters(), min_size=1, max_size=120) | st.integers(),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.errors import StoreError
@@ -22,7 +22,6 @@ def drop(detail: str) -> Drop:
     return Drop(id="d", stage="s", reason="r", detail=detail)
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(ANY_TEXT, max_size=5))
 def test_rows_round_trip(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     """Rows come back equal, lone surrogates included, and the digest is that of the file."""

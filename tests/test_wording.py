@@ -6,7 +6,7 @@ import difflib
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.constitution.wording import NEAR_DUPLICATE, find_alike, is_vague, words
@@ -87,7 +87,6 @@ SOME = [
 texts = st.lists(st.sampled_from(SOME), max_size=9)
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.lists(texts.map(" ".join), max_size=7))
 def test_the_prefix_filter_misses_nothing(statements: list[str]) -> None:
     """Whatever comparing all pairs finds is found."""

@@ -27,6 +27,9 @@ class Deadlines:
     def remove(self, timeout: asyncio.Timeout) -> None:
         """Forget a timeout, whether it ran out or not; before its block is left."""
         self._ends.pop(timeout, None)
+        if not self._ends and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _set(self, end: float) -> None:
         if self._timer is not None:
