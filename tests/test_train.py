@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from cai.config import TrainingConfig
+from cai.config import Kind, TrainingConfig
+from cai.config.training import KINDS, REWARDED
 from cai.errors import ConfigError, TrainError
 from cai.train.folder import last_complete_checkpoint, prepare_folder, read_finished
 from cai.train.launch import accelerate_flags, check_args, launch
-from cai.train.plan import METRICS, PLAN, make_plan
+from cai.train.memory import TRL_DEFAULTS, knobs
+from cai.train.plan import CPU_DEFAULTS, DEFAULTS, METRICS, PLAN, TrainPlan, make_plan
 from cai.train.process import JsonlTail, failure
 from tests.tiny_model import TEMPLATE, write_demonstrations, write_pairs
 
@@ -290,6 +292,14 @@ def test_changed_plan_starts_afresh_and_same_plan_goes_on(
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == sorted([PLAN, "work"])
 
 
+def plan_with(kind: Kind = "dpo", lora: dict[str, Any] | None = None, **args: Any) -> TrainPlan:
+    """A plan that nothing is read for."""
+    return TrainPlan(
+        kind=kind, model="m", data="d", out="o", seed=0, args=DEFAULTS[kind] | args, lora=lora, accelerate={},
+        data_sha256="", model_digest="", digest="",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "error", "problem"),
     [
@@ -299,21 +309,107 @@ def test_changed_plan_starts_afresh_and_same_plan_goes_on(
             "bad row",
         ),
         ("ValueError: nan\nTraceback\nsubprocess.CalledProcessError: x\n", TrainError, "ValueError: nan"),
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried", TrainError, "per_device_train_batch_size"),
-        ("step 3\nsubprocess.CalledProcessError: died with <Signals.SIGKILL: 9>", TrainError, "max_length"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried", TrainError, "OutOfMemoryError: CUDA out"),
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried\n[rank1]: RuntimeError: Connection closed by peer",
+            TrainError,
+            "OutOfMemoryError: CUDA out",
+        ),
         ("", TrainError, "exit status 1"),
     ],
 )
 def test_failure_names_the_last_meaningful_line(
     text: str, error: type[Exception], problem: str, tmp_path: Path
 ) -> None:
-    """The launcher's own traceback is not the reason; memory problems say what to lower."""
+    """The launcher's own traceback is not the reason, nor is what the other processes say of one without memory."""
     log = tmp_path / "log"
     log.write_text("ValueError: of an earlier run\n" + text)
-    raised = failure("dpo", log, start=len("ValueError: of an earlier run\n"), status=1)
+    raised = failure(plan_with(), log, start=len("ValueError: of an earlier run\n"), status=1)
     assert type(raised) is error
     assert problem in str(raised)
     assert "earlier run" not in str(raised)
+
+
+@pytest.mark.parametrize(
+    ("plan", "advice"),
+    [
+        (
+            plan_with(gradient_accumulation_steps=2),
+            "in dpo.args set per_device_train_batch_size 8 → 4 with gradient_accumulation_steps 2 → 4, "
+            "or max_length 1024 → 512; or dpo.lora: {r: 16}",
+        ),
+        (
+            plan_with(per_device_train_batch_size="9", gradient_checkpointing=False, max_length=300, lora={}),
+            "in dpo.args set per_device_train_batch_size 9 → 3 with gradient_accumulation_steps 1 → 3, "
+            "or gradient_checkpointing false → true, or max_length 300 → 150",
+        ),
+        (
+            plan_with("kto", per_device_train_batch_size=1, precompute_ref_log_probs=False, max_length=None),
+            "in kto.args set precompute_ref_log_probs false → true; or kto.lora: {r: 16}",
+        ),
+        (
+            plan_with("grpo", per_device_train_batch_size=2),
+            "in grpo.args set per_device_train_batch_size 2 → 1 with gradient_accumulation_steps 1 → 2, "
+            "or max_completion_length 512 → 256; or grpo.lora: {r: 16}",
+        ),
+        (
+            plan_with("sft", per_device_train_batch_size=1, max_length=None, lora={"r": 4}),
+            "nothing in sft.args is left to lower; take more GPUs (sft.accelerate.config_file)",
+        ),
+    ],
+)
+def test_out_of_memory_says_what_to_set(plan: TrainPlan, advice: str, tmp_path: Path) -> None:
+    """From the training's own values, and from TRL's where it has none; only what would change something."""
+    assert knobs(plan) == advice
+    log = tmp_path / "log"
+    log.write_text("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n")
+    assert str(failure(plan, log, start=0, status=1)) == (
+        f"{plan.kind} training failed: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.; {advice} "
+        f"(log: {log})"
+    )
+
+
+@pytest.mark.slow
+def test_out_of_memory_knows_trls_defaults() -> None:
+    """The values from which the advice starts are those of the trainers."""
+    from cai.train.options import trl_config
+
+    for kind in KINDS:
+        config = trl_config(kind, CPU_DEFAULTS | {"gradient_checkpointing": True}, "unused")
+        plain = type(config)(output_dir="unused", use_cpu=True, bf16=False)
+        for name, value in TRL_DEFAULTS.items():
+            if name in ("max_length", "max_completion_length") and (kind in REWARDED) == (
+                name == "max_length"
+            ):
+                continue
+            assert getattr(plain, name, None) == value, (kind, name)
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+@pytest.mark.parametrize("kills", [[4, 5], [4, 4], [None, None]])
+def test_killed_training_says_what_takes_memory(
+    kills: list[int | None], cpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real process that ends by SIGKILL; the kernel's count says whether it was for want of memory."""
+    script = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    monkeypatch.setattr("cai.train.launch._command", lambda plan: [sys.executable, "-c", script])
+    counts = iter(kills)
+    monkeypatch.setattr("cai.train.launch.oom_kills", lambda: next(counts))
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (model / name).write_text("{}")
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    config = TrainingConfig(args={"use_cpu": cpu, "dataloader_num_workers": 3})
+    with pytest.raises(TrainError) as raised:
+        launch(
+            "sft", model=str(model), data=tmp_path / "rows.jsonl", out=tmp_path / "o", config=config, seed=1,
+            log=tmp_path / "log",
+        )  # fmt: skip
+    by = "by the kernel" if kills == [4, 5] else "as the kernel does"
+    assert f"; killed (SIGKILL), {by} for want of memory: " in str(raised.value)
+    assert ("per_device_train_batch_size 8 → 4" in str(raised.value)) == cpu
+    assert ("not the GPU's: sft.args.dataloader_num_workers 3 → 0" in str(raised.value)) == (not cpu)
 
 
 def test_accelerate_flags() -> None:

@@ -21,6 +21,7 @@ import cai
 from cai.config import Kind, TrainingConfig
 from cai.errors import ConfigError, TrainError
 from cai.train.folder import prepare_folder, read_finished
+from cai.train.memory import oom_kills
 from cai.train.plan import METRICS, PLAN, TrainPlan, TrainReport, make_plan
 from cai.train.process import JsonlTail, failure, supervise
 from cai.train.refuse import refuse
@@ -67,10 +68,11 @@ def launch(
             if on_metrics is not None:
                 on_metrics(record)
 
+    kills = oom_kills()
     status = supervise(_command(plan), env=_environment(plan), log=log, on_poll=follow, stop=stop)
     report = read_finished(out, plan.digest)
     if status != 0 or report is None:
-        raise failure(kind, log, start, status)
+        raise failure(plan, log, start, status, by_kernel=oom_kills() != kills)
     shutil.rmtree(plan.work, ignore_errors=True)
     return report
 

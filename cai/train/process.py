@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, ConfigError, TrainError
+from cai.train.memory import host_knobs, knobs
+from cai.train.plan import TrainPlan
 
 POLL_S = 0.2
 TAIL_BYTES = 65536
 _ERROR = re.compile(r"^(?:\[rank\d+\]: ?)?([\w.]*(?:Error|Exception|Interrupt|Exit))(?:: (.*))?$")
-_OUT_OF_MEMORY = re.compile(r"out ?of ?memory|can't allocate memory|MemoryError|SIGKILL", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile(r"out ?of ?memory|can't allocate memory|MemoryError", re.IGNORECASE)
 _LAUNCHER_NOISE = ("CalledProcessError", "ChildFailedError")
 
 
@@ -84,10 +86,11 @@ class JsonlTail:
         return [json.loads(line) for line in complete[0].splitlines()]
 
 
-def failure(kind: str, log: Path, start: int, status: int) -> CaiError:
+def failure(plan: TrainPlan, log: Path, start: int, status: int, by_kernel: bool = False) -> CaiError:
     """The error to raise for a training that ended with `status`; `start`: where its output begins in `log`.
 
-    The user's own mistakes found in the child come back as the ConfigError that they are.
+    The user's own mistakes found in the child come back as the ConfigError that they are. `by_kernel`: the kernel
+    ended some process for want of memory meanwhile.
     """
     text = _tail(log, start)
     name, message = _last_error(text)
@@ -95,12 +98,12 @@ def failure(kind: str, log: Path, start: int, status: int) -> CaiError:
         return ConfigError(message)
     what = ": ".join(part for part in (name.rpartition(".")[2], message) if part) or f"exit status {status}"
     advice = ""
-    if _OUT_OF_MEMORY.search(what) or "SIGKILL" in text or status in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        advice = (
-            f"; out of memory, or killed: lower {kind}.args.per_device_train_batch_size (raise"
-            " gradient_accumulation_steps as much) or max_length, set gradient_checkpointing, or use lora"
-        )
-    return TrainError(f"{kind} training failed: {what}{advice} (log: {log})")
+    if _OUT_OF_MEMORY.search(what):
+        advice = f"; {knobs(plan)}"
+    elif "SIGKILL" in text or status in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        by = "by the kernel for want of memory" if by_kernel else "as the kernel does for want of memory"
+        advice = f"; killed (SIGKILL), {by}: {knobs(plan) if plan.args.get('use_cpu') else host_knobs(plan)}"
+    return TrainError(f"{plan.kind} training failed: {what}{advice} (log: {log})")
 
 
 def _tail(log: Path, start: int) -> str:
@@ -111,10 +114,13 @@ def _tail(log: Path, start: int) -> str:
 
 
 def _last_error(text: str) -> tuple[str, str]:
-    """Name and message of the last exception that is the trainer's own, else ("", last line of the log)."""
+    """Name and message of the last exception that is the trainer's own, else ("", last line of the log).
+
+    One about memory goes first: the other processes of the training end with errors about the one that is gone.
+    """
     lines = [line.rstrip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    for line in reversed(lines):
-        match = _ERROR.match(line)
-        if match and not match[1].endswith(_LAUNCHER_NOISE):
-            return match[1], match[2] or ""
+    matches = [match for line in reversed(lines) if (match := _ERROR.match(line))]
+    own = [match for match in matches if not match[1].endswith(_LAUNCHER_NOISE)]
+    for match in (*(match for match in own if _OUT_OF_MEMORY.search(match[0])), *own):
+        return match[1], match[2] or ""
     return "", lines[-1] if lines else ""
