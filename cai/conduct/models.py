@@ -13,7 +13,7 @@ from cai.errors import ConfigError
 from cai.evaluate.summary import write_evaluation
 from cai.preflight import preflight
 from cai.publish import grade_by_rules
-from cai.runfolder import hold_run
+from cai.runfolder import hold_run, start_run
 from cai.serving import with_policy
 
 
@@ -35,9 +35,13 @@ async def train_one(config: RunConfig, kind: Kind, work: Work) -> dict[str, Any]
 
 
 async def evaluate(config: RunConfig, work: Work) -> dict[str, Any]:
-    """Evaluate the models of a run that has been trained; returns the rates by model and metric."""
+    """Evaluate the models of a run that has been trained; returns the rates by model and metric.
+
+    A run that trains nothing needs no start before: its base is evaluated as it is.
+    """
     await preflight(config)
-    with hold_run(config):
+    hold = hold_run if (config.root / "config.json").is_file() else start_run
+    with hold(config):
         return await evaluate_models(config, work)
 
 
