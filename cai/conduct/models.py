@@ -13,6 +13,7 @@ from cai.errors import ConfigError
 from cai.evaluate.summary import write_evaluation
 from cai.preflight import preflight
 from cai.publish import grade_by_rules
+from cai.report.model_card import write_model_cards
 from cai.runfolder import hold_run, start_run
 from cai.serving import with_policy
 
@@ -30,6 +31,8 @@ async def train_one(config: RunConfig, kind: Kind, work: Work) -> dict[str, Any]
     if config.sft and kind not in FROM_BASE:
         base = str(checkpoint(config, "sft"))
     found = await work.train(config, kind, base)
+    if not found["skipped"]:
+        write_model_cards(config, config.root / "models", [kind], {})
     await work.show(config, f"train-{kind}")
     return found
 
@@ -60,5 +63,6 @@ async def evaluate_models(config: RunConfig, work: Work) -> dict[str, Any]:
         for name in models:
             grade_by_rules(config, name)
     found = write_evaluation(config, list(models))
+    write_model_cards(config, config.root / "models", config.policies, found)
     await work.show(config, "evaluation")
     return found
