@@ -200,6 +200,7 @@ def test_promise() -> None:
     assert found["broken"] <= 0.1
 
 
+@pytest.mark.slow
 def test_promise_on_published_verdicts() -> None:
     """Chosen on one half of a real judge's verdicts, kept on the other in nine of ten halves."""
     file = ROOT.parent / "shared" / "data" / "judgments" / "calibration_mistral-7b-instruct.jsonl"
@@ -211,6 +212,7 @@ def test_promise_on_published_verdicts() -> None:
     assert found["measured_broken"] <= 0.1
 
 
+@pytest.mark.slow
 def test_all_in_turn() -> None:
     """The runner starts what is named and refuses what there is not."""
     command = [sys.executable, "-m", "benchmarks", "--quick"]

@@ -116,6 +116,7 @@ def test_any_mutation_is_read_or_refused(
     safe(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:

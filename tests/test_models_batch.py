@@ -472,6 +472,7 @@ async def test_shards_share_a_batch(backend: Backend, tmp_path: Path, full: None
     assert [len(batch.requests) for batch in server.batches.values()] == [shards * rows] * 2
 
 
+@pytest.mark.slow
 @every_backend
 async def test_a_whole_run(backend: Backend, tmp_path: Path) -> None:
     """The pipeline in batches, with failures that pass, publishes what it publishes live."""

@@ -70,6 +70,7 @@ def stamps(root: Path) -> dict[str, tuple[int, int]]:
     }
 
 
+@pytest.mark.slow
 async def test_a_second_run_asks_and_writes_nothing(tmp_path: Path) -> None:
     """It shows the same summary, makes no call, and leaves every file as it is; a changed prompt is noticed."""
     async with wire_server(reply=obliging) as server:

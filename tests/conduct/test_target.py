@@ -243,6 +243,7 @@ async def test_status_says_what_was_drawn(tmp_path: Path, capsys: pytest.Capture
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.slow
 async def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     """Nothing that was answered is asked again, and the dataset is that of a run that was never stopped."""
     (tmp_path / "whole").mkdir()
