@@ -49,6 +49,8 @@ def main() -> int:
     parser.add_argument("--require", help="evaluate: conditions that the models must meet")
     parser.add_argument("--json", action="store_true", help="qualify, calibrate: print one JSON object")
     arguments = parser.parse_args()
+    if arguments.require is not None and arguments.flow != "evaluate":
+        parser.error("--require: only evaluate measures what it is held against")
 
     def run(config: RunConfig) -> int:
         if arguments.flow in JUDGE_FLOWS:

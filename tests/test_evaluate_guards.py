@@ -233,3 +233,19 @@ def test_unscored_replies_are_summed_over_both_stages(tmp_path: Path) -> None:
     out = io.StringIO()
     print_status(status, Console(file=out, width=80))
     assert "how the replies read" not in out.getvalue() and "held-out prompts" in out.getvalue()
+
+
+def test_the_documented_bounds_are_those_of_the_code() -> None:
+    """Every number that the page on evaluation gives for the figures and the warnings."""
+    text = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
+    for said in (
+        f"more than {guards.LONGER} times as long",
+        f"at most {guards.LESS_DISTINCT} times the base's",
+        f"more than {guards.OPENING_OFTEN:.0%} of".replace("%", " %"),
+        f"less than {guards.OPENING_RARE:.0%} do".replace("%", " %"),
+        f"more than {100 * guards.MORE_TRUNCATED:.0f} points more",
+        f"of {guards.SELF_BLEU_REPLIES} replies",
+        f"up to {guards.REPLIES:,} held-out prompts",
+        f"first {guards.OPENING} words",
+    ):
+        assert said in text, said

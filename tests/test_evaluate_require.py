@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.config import RunConfig
+from cai.config import EvaluateConfig, RunConfig
 from cai.errors import ConfigError
+from cai.evaluate.grade import METRIC_OF_TAG
 from cai.evaluate.require import Condition, check, lines_of, read_conditions
 from cai.intervals import rate
 from tests.flows.small import small_config, write_inputs
@@ -116,6 +119,18 @@ def test_lines_say_what_was_measured(config: RunConfig) -> None:
         "unmet    dpo overrefusal 0.100 [0.047, 0.201], 6 of 60, must be <= 0.05",
     ]
     assert lines_of([]) == []
+
+
+def test_the_page_on_evaluation_shows_what_is_printed(config: RunConfig) -> None:
+    """Its section is one, its conditions are read, and its line of an unmet one is right to the last digit."""
+    text = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
+    (section,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    held = EvaluateConfig.model_validate(yaml.safe_load(section)["evaluate"])
+    assert [source.tags[0] for source in held.sources] == list(METRIC_OF_TAG)
+    (shown,) = re.findall(r'--require "(.*)"', text)
+    conditions = read_conditions(shown, config)
+    (line,) = lines_of(check(conditions, evaluation(harmless=(112, 130), overrefusal=(1, 60))))
+    assert f"```text\n{line}\n```" in text
 
 
 @pytest.mark.parametrize("relation", [">=", "<=", ">", "<"])
