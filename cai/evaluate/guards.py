@@ -3,7 +3,7 @@
 Training against a judge also teaches what merely pleases it: longer replies, one safe phrase for everything. These
 figures show that. They come from the replies that the evaluation stored; no model is asked. They are of at most
 REPLIES prompts, the same ones for every model, so memory is bounded and the models are comparable. Words are what
-stands between blanks; for everything but length, upper and lower case are one.
+stands between blanks; in n-grams and openings, upper and lower case are one.
 
 distinct-n: Li et al. 2016, arXiv 1510.03055. self-BLEU: Zhu et al. 2018 (Texygen), arXiv 1802.01886.
 """
@@ -21,7 +21,7 @@ from cai.intervals import Difference, mean_difference
 from cai.models.base import derive_seed
 from cai.rows import Reply, Row
 
-REPLIES = 2_000  # a share of so many is known to 2 points
+REPLIES = 2_000  # a share of so many is known to about 2 points
 SELF_BLEU_REPLIES = 500  # Texygen's; the figure grows with their number, so it is the same in every run
 OPENING = 5  # words: "I'm sorry, but I can't" is a phrase, fewer words are how many sentences begin
 SHOWN = 80  # characters of an opening that are kept: a word may be of any length
