@@ -193,8 +193,18 @@ def key_of(request: Request, identity: str) -> str:
 
 
 async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of all coroutines, run at once; a single one needs no task of its own."""
-    return [await work[0]] if len(work) == 1 else list(await asyncio.gather(*work))
+    """The results of all coroutines, run at once, the first of them in the task that asks.
+
+    Where one fails the others are cancelled; the calls that they wait for are made all the same.
+    """
+    others = [asyncio.create_task(one) for one in work[1:]]
+    try:
+        return [await work[0], *[await one for one in others]]
+    except BaseException:
+        for one in others:
+            one.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        raise
 
 
 async def ask_parsed(
