@@ -17,8 +17,9 @@ import pytest
 from cai.config import Kind, TrainingConfig
 from cai.config.training import KINDS, REWARDED
 from cai.errors import ConfigError, TrainError
+from cai.train.accelerated import accelerate_flags
 from cai.train.folder import last_complete_checkpoint, prepare_folder, read_finished
-from cai.train.launch import accelerate_flags, check_args, launch
+from cai.train.launch import check_args, launch
 from cai.train.memory import TRL_DEFAULTS, knobs
 from cai.train.plan import CPU_DEFAULTS, DEFAULTS, METRICS, PLAN, TrainPlan, make_plan
 from cai.train.process import JsonlTail, failure
@@ -392,7 +393,7 @@ def test_killed_training_says_what_takes_memory(
 ) -> None:
     """A real process that ends by SIGKILL; the kernel's count says whether it was for want of memory."""
     script = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    monkeypatch.setattr("cai.train.launch._command", lambda plan: [sys.executable, "-c", script])
+    monkeypatch.setattr("cai.train.launch.command", lambda plan: [sys.executable, "-c", script])
     counts = iter(kills)
     monkeypatch.setattr("cai.train.launch.oom_kills", lambda: next(counts))
     model = tmp_path / "model"

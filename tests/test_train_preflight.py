@@ -302,3 +302,62 @@ def test_what_is_there_is_reported(base: Path, tmp_path: Path, capsys: pytest.Ca
     path.write_text(json.dumps(stored))
     older = read_finished(Path(plan.out), plan.digest)
     assert older is not None and older.found is None
+
+
+def test_rows_that_are_not_counted_are_short(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting only what may be too long finds what counting everything finds, and counts few of the rows."""
+    from transformers import AutoTokenizer
+
+    from cai.train import lengths
+    from cai.train.data import pairs
+
+    texts = [
+        "",
+        "é",
+        "ﬁ ﷺ 𝅗𝅥",
+        "\u0958" * 9,
+        "<|im_end|>",
+        "cats " * 20,
+        sentence(1, 40),
+        "猫" * 30,
+        "猫" * 31,
+    ]
+    rows = [pair(n, one, other) for n, one in enumerate(texts) for other in texts]
+    plan = plan_of("dpo", base, tmp_path, rows)
+    batch = pairs(plan)[:]
+    every: dict[str, Any] = {"tokenizer": AutoTokenizer.from_pretrained(base), "kind": "dpo", "limit": 100}
+    quick = lengths._measure(batch, **every)
+    monkeypatch.setattr(lengths, "_to_count", lambda plain, *_: list(range(len(plain))))
+    whole = lengths._measure(batch, **every)
+    assert (quick["fate"] == whole["fate"]).all() and set(whole["fate"]) >= {0, 1}
+    assert (quick["tokens"] == whole["tokens"])[whole["tokens"] > 100].all() and whole["tokens"].max() > 100
+    assert quick["tokens"].max() == whole["tokens"].max()
+    assert 0 < (quick["tokens"] == 0).sum() < len(rows)
+
+
+def test_memory_is_divided_among_processes(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FSDP divides everything, ZeRO by its stage, DDP nothing; as accelerate tells its processes."""
+    from transformers import TrainingArguments
+
+    from cai.train.needs import estimate
+    from cai.train.options import trl_config
+
+    plan = plan_of("dpo", base, tmp_path, ordinary(4), args={"precompute_ref_log_probs": False})
+    args = trl_config("dpo", plan.args, str(plan.work))
+    alone = estimate(plan, args, None, 4).memory
+    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda _: 8))
+    assert estimate(plan, args, None, 4).memory == alone
+    for environment, divided in (
+        ({"ACCELERATE_USE_FSDP": "true"}, set(alone)),
+        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, set(alone)),
+        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}, {"gradients", "optimizer"}),
+    ):
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            found = estimate(plan, args, None, 4).memory
+        assert found == {name: size // 8 if name in divided else size for name, size in alone.items()}

@@ -10,7 +10,8 @@ class _Frozen(BaseModel):
 
 
 class RowCounts(_Frozen):
-    """Rows against `max_length`. `longest`: tokens of the longest row, a pair's longer side.
+    """Rows against `max_length`. `longest`: tokens of the longest row, a pair's longer side; where
+    no row can be too long by its bytes, of the row with the most bytes in each thousand.
 
     `cut`: rows longer than `max_length`. `dropped`: rows left out of the training, by reason.
     """

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from transformers import AutoTokenizer
 
+from cai.errors import ConfigError
 from cai.train.metrics import MetricsLog
 from cai.train.options import lora_config, trl_config
 from cai.train.plan import METRICS, TrainPlan
@@ -22,7 +24,9 @@ def fit(plan: TrainPlan, trainer: Callable[..., Any], read: Callable[[TrainPlan]
     """
     args = trl_config(plan.kind, plan.args, output_dir=str(plan.work))
     peft_config = lora_config(plan.kind, plan.lora)
-    rows = read(plan)
+    plan = _agreed(plan, args)
+    with args.main_process_first(local=False, desc="reading the rows"):
+        rows = read(plan)
     tokenizer = AutoTokenizer.from_pretrained(plan.model)
     rows, found = preflight(plan, args, peft_config, tokenizer, rows)
     built = trainer(
@@ -36,6 +40,18 @@ def fit(plan: TrainPlan, trainer: Callable[..., Any], read: Callable[[TrainPlan]
     )
     built.train(resume_from_checkpoint=plan.resume_from)
     publish(built, plan, found)
+
+
+def _agreed(plan: TrainPlan, args: Any) -> TrainPlan:
+    """The plan with the first process's checkpoint: another machine may have read it before it was written anew."""
+    if args.world_size == 1:
+        return plan
+    (first,) = broadcast_object_list([plan.model_dump()])
+    if first["digest"] != plan.digest:
+        raise ConfigError(
+            f"{plan.out}: this machine has the plan of another training; start it after machine 0"
+        )
+    return plan.model_copy(update={"resume_from": first["resume_from"]})
 
 
 def loading(trainer: Callable[..., Any]) -> Callable[..., Any]:

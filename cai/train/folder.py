@@ -19,6 +19,9 @@ import yaml
 from cai.errors import ConfigError
 from cai.train.plan import METRICS, PLAN, REPORT, TrainPlan, TrainReport
 
+# What the optimizer's states lie in: of one process or DDP, of FSDP (whole, in shards), of DeepSpeed.
+_OPTIMIZERS = ("optimizer.pt", "optimizer.bin", "optimizer_*", "global_step*")
+
 
 def read_finished(out: Path, digest: str) -> TrainReport | None:
     """The report of the complete model in `out` if it was made by exactly this plan."""
@@ -70,8 +73,8 @@ def prepare_folder(plan: TrainPlan) -> TrainPlan:
 def last_complete_checkpoint(work: Path) -> Path | None:
     """The newest checkpoint written to its end; `trainer_state.json` is what the Trainer writes last.
 
-    transformers' own `get_last_checkpoint` picks a torn folder. Sharded optimizers (FSDP, DeepSpeed) write
-    folders instead of optimizer.pt, so what stands in for it there is accepted too.
+    transformers' own `get_last_checkpoint` picks a torn folder. Of an optimizer
+    that is divided among processes, FSDP writes a folder or optimizer.bin, and DeepSpeed a folder.
     """
     numbered = [path for path in work.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
     for path in sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
@@ -79,7 +82,7 @@ def last_complete_checkpoint(work: Path) -> Path | None:
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        optimizer = any(any(path.glob(name)) for name in ("optimizer.pt", "optimizer_*", "global_step*"))
+        optimizer = any(any(path.glob(name)) for name in _OPTIMIZERS)
         if optimizer and (path / "scheduler.pt").is_file() and any(path.glob("rng_state*.pth")):
             return path
     return None

@@ -20,14 +20,13 @@ from typing import Any
 import cai
 from cai.config import Kind, TrainingConfig
 from cai.errors import ConfigError, TrainError
+from cai.train.accelerated import command
 from cai.train.folder import prepare_folder, read_finished
 from cai.train.memory import oom_kills
-from cai.train.plan import METRICS, PLAN, TrainPlan, TrainReport, make_plan
+from cai.train.plan import METRICS, TrainPlan, TrainReport, make_plan
 from cai.train.process import JsonlTail, failure, supervise
 from cai.train.refuse import refuse
 
-# What `accelerate launch` would otherwise guess, with a warning for each guess.
-_ACCELERATE = {"num_machines": 1, "mixed_precision": "no", "dynamo_backend": "no"}
 CHECK_TIMEOUT_S = 300
 
 
@@ -69,7 +68,7 @@ def launch(
                 on_metrics(record)
 
     kills = oom_kills()
-    status = supervise(_command(plan), env=_environment(plan), log=log, on_poll=follow, stop=stop)
+    status = supervise(command(plan), env=environment(plan), log=log, on_poll=follow, stop=stop)
     report = read_finished(out, plan.digest)
     if status != 0 or report is None:
         raise failure(plan, log, start, status, by_kernel=oom_kills() != kills)
@@ -105,31 +104,12 @@ def check_args(sections: Mapping[Kind, TrainingConfig]) -> None:
         raise TrainError(f"checking the training options failed: {last}")
 
 
-def accelerate_flags(options: Mapping[str, Any], cpu: bool) -> list[str]:
-    """`accelerate launch` flags from option names and values; true is a bare flag, false leaves it out."""
-    merged = dict(options)
-    if "config_file" not in options:
-        merged = _ACCELERATE | ({"cpu": True, "num_processes": 1} if cpu else {}) | merged
-    flags: list[str] = []
-    for name, value in merged.items():
-        if value is True:
-            flags.append(f"--{name}")
-        elif value is not False and value is not None:
-            flags += [f"--{name}", str(value)]
-    return flags
-
-
-def _command(plan: TrainPlan) -> list[str]:
-    flags = accelerate_flags(plan.accelerate, cpu=bool(plan.args.get("use_cpu")))
-    main = ["-m", "cai.train.main", str(Path(plan.out) / PLAN), "--lifeline"]
-    return [sys.executable, "-m", "accelerate.commands.launch", *flags, *main]
-
-
-def _environment(plan: TrainPlan) -> dict[str, str]:
-    environment = _base_environment() | {"HF_DATASETS_CACHE": str(plan.work / "cache")}
+def environment(plan: TrainPlan) -> dict[str, str]:
+    """The environment of every process of a training."""
+    found = _base_environment() | {"HF_DATASETS_CACHE": str(plan.work / "cache")}
     if Path(plan.model).is_dir():
-        environment["HF_HUB_OFFLINE"] = "1"
-    return environment
+        found["HF_HUB_OFFLINE"] = "1"
+    return found
 
 
 def _base_environment() -> dict[str, str]:

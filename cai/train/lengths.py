@@ -2,7 +2,7 @@
 
 TRL cuts rows without a word, and drops those of which no reply is left (a reward model's, all that are too long).
 Here they are counted, and a training that would lose more than `CUT_LIMIT` of its rows is refused. One batched
-pass, in as many processes as `dataset_num_proc`; what it finds lies beside the rows, two numbers a row.
+pass, in as many processes as `dataset_num_proc`, that tokenizes only what may be too long.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _KEEP, _IDENTICAL, _IDENTICAL_WHEN_CUT, _NO_REPLY_LEFT, _TOO_LONG = range(len(RE
 # ORPO and CPO tokenize in a way of their own: an end token after the template's last, 512 tokens without a limit.
 _OLD: tuple[Kind, ...] = ("orpo", "cpo")
 _OLD_MAX_LENGTH = 512
+_ADDED = 2  # tokens that may come on top of the text: ORPO's and CPO's end, and a mark at the start
 
 
 def checked_rows(plan: TrainPlan, args: Any, tokenizer: Any, rows: Any) -> tuple[Any, RowCounts]:
@@ -73,24 +74,47 @@ def _refusal(plan: TrainPlan, tokens: Any, limit: int, cut: int) -> str:
 
 
 def _measure(batch: dict[str, Any], tokenizer: Any, kind: Kind, limit: int | None) -> dict[str, Any]:
-    """Of each row: `tokens`, and `fate`, a place in REASONS."""
+    """Of each row: `tokens`, 0 for one that needed no counting, and `fate`, a place in REASONS."""
     replies = ("chosen", "rejected") if "chosen" in batch else ("completion",)
-    sides = [_tokenized(batch["prompt"], batch[reply], tokenizer, kind) for reply in replies]
-    tokens = [max(map(len, row)) for row in zip(*sides, strict=True)]
-    if len(sides) == 2:
-        fates = [_fate_of_pair(one, other, kind, limit) for one, other in zip(*sides, strict=True)]
-    else:
-        fates = [_KEEP] * len(tokens)
-        long = [place for place, length in enumerate(tokens) if limit is not None and length > limit]
-        asked = [batch["prompt"][place] for place in long]
-        prompts = _ids(asked, tokenizer, add_generation_prompt=True) if long else []
-        for place, prompt in zip(long, prompts, strict=True):
-            if sides[0][place][:limit] == prompt[:limit]:
+    asked = [
+        _rendered([*map(list.__add__, batch["prompt"], batch[reply])], tokenizer=tokenizer)
+        for reply in replies
+    ]
+    rows = list(zip(*asked, strict=True))
+    tokens, fates = [0] * len(rows), [_KEEP] * len(rows)
+    plain = [[_normal(text, tokenizer) for text in row] for row in rows]
+    for place, row in enumerate(plain):
+        if len(row) == 2 and row[0] == row[1]:
+            fates[place] = _IDENTICAL
+    counted = _to_count(plain, tokenizer, limit)
+    ids = _ids([text for place in counted for text in rows[place]], tokenizer, kind)
+    for place in counted:
+        sides, ids = ids[: len(replies)], ids[len(replies) :]
+        tokens[place] = max(map(len, sides))
+        if len(sides) == 2:
+            fates[place] = _fate_of_pair(*sides, kind=kind, limit=limit)
+        elif limit is not None and tokens[place] > limit:
+            (prompt,) = _rendered([batch["prompt"][place]], tokenizer, add_generation_prompt=True)
+            if sides[0][:limit] == _ids([prompt], tokenizer, kind)[0][:limit]:
                 fates[place] = _NO_REPLY_LEFT
     return {"tokens": numpy.array(tokens, "int32"), "fate": numpy.array(fates, "int8")}
 
 
-def _fate_of_pair(chosen: list[int], rejected: list[int], kind: Kind, limit: int | None) -> int:
+def _to_count(plain: list[list[str]], tokenizer: Any, limit: int | None) -> list[int]:
+    """Places of the rows that may be too long, and of the one with the most bytes; of all, where bytes say nothing.
+
+    Each token of a BPE that knows every byte stands for one byte or more, so that most rows need no counting.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    model = getattr(backend, "model", None)
+    if type(model).__name__ != "BPE" or (model.unk_token is not None and not model.byte_fallback):
+        return list(range(len(plain)))
+    sizes = [max(len(text.encode()) for text in row) for row in plain]
+    most = sizes.index(max(sizes))
+    return [n for n, size in enumerate(sizes) if n == most or (limit is not None and size + _ADDED > limit)]
+
+
+def _fate_of_pair(chosen: list[int], rejected: list[int], *, kind: Kind, limit: int | None) -> int:
     if chosen == rejected:
         return _IDENTICAL
     if limit is None or max(len(chosen), len(rejected)) <= limit:
@@ -100,17 +124,23 @@ def _fate_of_pair(chosen: list[int], rejected: list[int], kind: Kind, limit: int
     return _IDENTICAL_WHEN_CUT if chosen[:limit] == rejected[:limit] else _KEEP
 
 
-def _tokenized(prompts: list[Any], replies: list[Any], tokenizer: Any, kind: Kind) -> list[list[int]]:
-    found = _ids([prompt + reply for prompt, reply in zip(prompts, replies, strict=True)], tokenizer)
+def _rendered(conversations: list[Any], tokenizer: Any, **how: Any) -> list[str]:
+    texts: list[str] = tokenizer.apply_chat_template(conversations, tokenize=False, **how)
+    return texts
+
+
+def _normal(text: str, tokenizer: Any) -> str:
+    """The text as the tokenizer's model gets it."""
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    return text if normalizer is None else str(normalizer.normalize_str(text))
+
+
+def _ids(texts: list[str], tokenizer: Any, kind: Kind) -> list[list[int]]:
+    found: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     if kind in _OLD:
         end = tokenizer.eos_token_id
         found = [ids if ids[-1] == end else [*ids, end] for ids in found]
     return found
-
-
-def _ids(conversations: list[Any], tokenizer: Any, **how: Any) -> list[list[int]]:
-    ids: list[list[int]] = tokenizer.apply_chat_template(conversations, tokenize=True, **how)["input_ids"]
-    return ids
 
 
 def _tally(fates: Any) -> list[int]:

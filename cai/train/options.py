@@ -15,11 +15,12 @@ from typing import Any, NoReturn
 
 from peft import LoraConfig
 from transformers import HfArgumentParser
+from yaml import YAMLError
 
 from cai.config import Kind, TrainingConfig
 from cai.errors import ConfigError
 from cai.train.plan import CPU_DEFAULTS, DEFAULTS
-from cai.train.refuse import MEASURED
+from cai.train.refuse import MEASURED, config_path
 
 # Where TRL keeps the options of each trainer; imported one by one, because each costs time.
 CONFIGS: dict[Kind, tuple[str, str]] = {
@@ -89,6 +90,7 @@ def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> No
 
 def check_section(kind: Kind, config: TrainingConfig) -> None:
     """Build everything that `config` describes, on CPU so that no device is asked for, and throw it away."""
+    from accelerate.commands.config.config_args import load_config_from_file
     from accelerate.commands.launch import launch_command_parser
 
     trl_config(kind, CPU_DEFAULTS | DEFAULTS[kind] | _checkable(config.args), output_dir="unused")
@@ -96,6 +98,11 @@ def check_section(kind: Kind, config: TrainingConfig) -> None:
     actions = launch_command_parser()._actions
     flags = [option.lstrip("-") for action in actions for option in action.option_strings]
     refuse_unknown(f"{kind}.accelerate", config.accelerate, flags)
+    if (given := config.accelerate.get("config_file")) is not None:
+        try:
+            load_config_from_file(str(config_path(given)))
+        except (ValueError, TypeError, AttributeError, YAMLError) as error:
+            raise ConfigError(f"{kind}.accelerate.config_file: {_one_line(error)}") from error
 
 
 def _checkable(args: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from cai.config import DpoConfig, Kind, TrainingConfig
 from cai.config.training import REWARDED
 from cai.errors import ConfigError
 from cai.train.findings import Findings
-from cai.train.refuse import refuse
+from cai.train.refuse import config_path, refuse
 
 # What differs from TRL's own defaults on every machine: part of the digest.
 _EVERY: dict[str, Any] = {"report_to": "none", "logging_steps": 1, "save_total_limit": 1}
@@ -115,6 +115,8 @@ def make_plan(
         "accelerate": config.accelerate,
         "seed": seed,
     }
+    if "config_file" in config.accelerate:
+        determinants["accelerate_config"] = _sha256(config_path(config.accelerate["config_file"]))
     if soft_labels is not False:
         determinants["soft_labels"] = soft_labels
     if reward_model is not None:

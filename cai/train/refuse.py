@@ -5,6 +5,7 @@ TRL 1.16 passes over some of what it is told; a run must not look as though it h
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from cai.config import DpoConfig, Kind, TrainingConfig
@@ -19,6 +20,8 @@ RESERVED: dict[str, str] = {
     "trust_remote_code": "code that comes with a model is never run",
     "dataset_kwargs": "rows come as the run exported them",
 }
+# Config files for `accelerate launch` that come with the package, by name.
+SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "accelerate_configs").glob("*.yaml"))}
 # The losses in which TRL reads `label_smoothing`.
 SMOOTHED: dict[Kind, tuple[str, ...]] = {
     "dpo": ("robust", "exo_pair", "aot", "aot_unpaired"),
@@ -41,10 +44,20 @@ def refuse(kind: Kind, config: TrainingConfig) -> None:
             raise ConfigError(f"{kind}.args.{name}: not to be set here: {RESERVED[name]}")
     if (args.get("model_init_kwargs") or {}).get("trust_remote_code"):
         raise ConfigError(f"{kind}.args.model_init_kwargs: {RESERVED['trust_remote_code']}")
+    if (given := config.accelerate.get("config_file")) is not None and not config_path(given).is_file():
+        raise ConfigError(
+            f"{kind}.accelerate.config_file: no file {given!r}; give the path of one, or a shipped one's name: "
+            f"{', '.join(SHIPPED)}"
+        )
     if kind in SMOOTHED:
         _refuse_smoothing(kind, args)
     if isinstance(config, DpoConfig) and config.soft_labels is not False:
         _refuse_hard(args)
+
+
+def config_path(given: str) -> Path:
+    """The shipped file of that name, or the file at that path."""
+    return SHIPPED.get(given, Path(given))
 
 
 def losses(args: dict[str, Any]) -> tuple[str, ...]:
