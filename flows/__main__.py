@@ -61,7 +61,11 @@ def main() -> int:
         _run(arguments.flow, config)
         return show(config, conditions)
 
-    return told(arguments.config, arguments.overrides, run)
+    given = {name: getattr(arguments, name) for name in ("require", "out") if getattr(arguments, name)}
+    if arguments.flow == "calibrate":
+        given["method"] = arguments.method
+    options = [word for name, value in given.items() for word in (f"--{name}", value)]
+    return told(arguments.flow, arguments.config, arguments.overrides, run, options)
 
 
 def _judge(arguments: argparse.Namespace, config: RunConfig) -> int:

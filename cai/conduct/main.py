@@ -6,6 +6,7 @@ The same whether Prefect runs the flow (`python -m flows`) or this process alone
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -21,6 +22,15 @@ from cai.process import loading
 from cai.report.status import run_status
 from cai.report.summary import print_status
 from cai.report.tables import plain
+
+
+COMMANDS = {
+    "pipeline": "cai run",
+    "train": "cai train",
+    "evaluate": "cai eval",
+    "qualify": "cai judge qualify",
+    "calibrate": "cai judge calibrate",
+}
 
 
 def run_here(name: str, file: str, overrides: Sequence[str], require: str | None = None) -> int:
@@ -41,15 +51,25 @@ def run_here(name: str, file: str, overrides: Sequence[str], require: str | None
         run_in_loop(sequence(config, HERE))
         return show(config, conditions)
 
-    return told(file, overrides, run, "--no-prefect")
+    options = ["--no-prefect"] if require is None else ["--no-prefect", "--require", require]
+    return told(name, file, overrides, run, options)
 
 
-def told(file: str, overrides: Sequence[str], run: Callable[[RunConfig], int], *options: str) -> int:
+def told(
+    name: str,
+    file: str,
+    overrides: Sequence[str],
+    run: Callable[[RunConfig], int],
+    options: Sequence[str] = (),
+) -> int:
     """Read the config and run; an error of the user's is one line, what was interrupted says how to go on.
 
-    `options`: what else the command to go on with has to say.
+    `name`: of what is run, `pipeline`, `train` …; `options`: what else the command to go on with has to say.
     """
-    again = " ".join(["cai run", file, *options, *(f"--set {value}" for value in overrides)])
+    command = COMMANDS.get(name, f"python -m flows {name}").split()
+    again = shlex.join(
+        [*command, file, *options, *(word for value in overrides for word in ("--set", value))]
+    )
     try:
         return run(load_config(file, overrides))
     except CaiError as error:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from cai.conduct.main import told
+from cai.config import RunConfig
 from tests.flows.small import obliging, published, small_config, write_inputs
 from tests.small_cli import cai
 from tests.wire import Fault, Wire, wire_server
@@ -151,3 +153,25 @@ async def test_a_fatal_failure_is_one_line_and_how_to_go_on(tmp_path: Path) -> N
     assert done.status == 1
     told = [line for line in done.err.splitlines() if line.startswith(("error:", "resume with:"))]
     assert len(told) == 2 and "the key was withdrawn" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "command"),
+    [
+        ("pipeline", [], "cai run {config} --set 'name=two words'"),
+        ("evaluate", ["--require", "harmless>=0.9"], "cai eval {config} --require 'harmless>=0.9' --set"),
+        ("calibrate", ["--out", "c.json"], "cai judge calibrate {config} --out c.json --set"),
+        ("generate", [], "python -m flows generate {config} --set"),
+    ],
+)
+def test_the_command_to_go_on_with_is_the_one_that_was_given(
+    name: str, options: list[str], command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its name and options, quoted for a shell."""
+
+    def interrupted(_: RunConfig) -> int:
+        raise KeyboardInterrupt
+
+    config = write_config(tmp_path, "http://127.0.0.1:1/v1")
+    assert told(name, str(config), ["name=two words"], interrupted, options) == 130
+    assert f"resume with: {command.format(config=config)}" in capsys.readouterr().err
