@@ -158,7 +158,7 @@ async def test_a_fatal_failure_is_one_line_and_how_to_go_on(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "options", "command"),
     [
-        ("pipeline", [], "cai run {config} --set 'name=two words'"),
+        ("pipeline", [], "cai run {config} --set 'outputs=two words'"),
         ("evaluate", ["--require", "harmless>=0.9"], "cai eval {config} --require 'harmless>=0.9' --set"),
         ("calibrate", ["--out", "c.json"], "cai judge calibrate {config} --out c.json --set"),
         ("generate", [], "python -m flows generate {config} --set"),
@@ -173,5 +173,5 @@ def test_the_command_to_go_on_with_is_the_one_that_was_given(
         raise KeyboardInterrupt
 
     config = write_config(tmp_path, "http://127.0.0.1:1/v1")
-    assert told(name, str(config), ["name=two words"], interrupted, options) == 130
+    assert told(name, str(config), ["outputs=two words"], interrupted, options) == 130
     assert f"resume with: {command.format(config=config)}" in capsys.readouterr().err
