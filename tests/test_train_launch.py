@@ -17,8 +17,9 @@ import pytest
 from cai.config import TrainingConfig
 from cai.errors import ConfigError
 from cai.train.accelerated import command
-from cai.train.folder import last_complete_checkpoint
+from cai.train.folder import last_complete_checkpoint, prepare_folder
 from cai.train.launch import launch
+from cai.train.main import train
 from cai.train.plan import METRICS, PLAN, TrainPlan, make_plan
 from cai.train.refuse import SHIPPED, refuse
 from tests.tiny_model import write_demonstrations
@@ -167,9 +168,8 @@ def test_two_processes_train_together(
     assert (tmp_path / "log").read_text().count("found: 2 × cpu") == 1
 
     alone = TrainingConfig(args=config.args | {"per_device_train_batch_size": 4})
-    launch(
-        "sft", model=str(base), data=rows, out=tmp_path / "a", config=alone, seed=1, log=tmp_path / "a.log"
-    )
+    plan = make_plan("sft", model=str(base), data=rows, out=tmp_path / "a", config=alone, seed=1)
+    train(prepare_folder(plan))
     first = json.loads((tmp_path / "a" / METRICS).read_text().splitlines()[0])
     assert records[0]["num_tokens"] == first["num_tokens"], "the same four rows"
 

@@ -105,8 +105,7 @@ def _to_count(plain: list[list[str]], tokenizer: Any, limit: int | None) -> list
 
     Each token of a BPE that knows every byte stands for one byte or more, so that most rows need no counting.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    model = getattr(backend, "model", None)
+    model: Any = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
     if type(model).__name__ != "BPE" or (model.unk_token is not None and not model.byte_fallback):
         return list(range(len(plain)))
     sizes = [max(len(text.encode()) for text in row) for row in plain]
