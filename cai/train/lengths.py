@@ -87,9 +87,9 @@ def _measure(batch: dict[str, Any], tokenizer: Any, kind: Kind, limit: int | Non
         if len(row) == 2 and row[0] == row[1]:
             fates[place] = _IDENTICAL
     counted = _to_count(plain, tokenizer, limit)
-    ids = _ids([text for place in counted for text in rows[place]], tokenizer, kind)
+    ids = iter(_ids([text for place in counted for text in rows[place]], tokenizer, kind))
     for place in counted:
-        sides, ids = ids[: len(replies)], ids[len(replies) :]
+        sides = [next(ids) for _ in replies]
         tokens[place] = max(map(len, sides))
         if len(sides) == 2:
             fates[place] = _fate_of_pair(*sides, kind=kind, limit=limit)
