@@ -23,7 +23,6 @@ from cai.report.status import run_status
 from cai.report.summary import print_status
 from cai.report.tables import plain
 
-
 COMMANDS = {
     "pipeline": "cai run",
     "train": "cai train",

@@ -26,6 +26,7 @@ from cai.qualification import gate
 from cai.report.status import shard_reports, summed
 from cai.serving import Endpoints, board, opened
 from cai.shard import ShardReport
+from cai.train.findings import told
 from cai.train.launch import launch
 
 LABELLED = {"preference": ("pairs", label_pairs), "sft": ("demonstrations", label_demonstrations)}
@@ -129,6 +130,9 @@ async def train(config: RunConfig, kind: Kind, base: str) -> dict[str, Any]:
             )
     finally:
         stop.set()
+    if report.found is not None and not report.skipped:
+        for line in told(report.found):
+            board.say(f"{kind}  {line}")
     return report.model_dump(mode="json")
 
 

@@ -63,3 +63,49 @@ class Findings(_Frozen):
     rows: RowCounts | None
     needs: Needs
     machine: Machine
+
+
+def told(found: Findings) -> list[str]:
+    """What was found as lines for people: the machine, memory and disk, the rows."""
+    lines = [_machine(found.machine), _needs(found.needs)]
+    return lines if found.rows is None else [*lines, _rows(found.rows)]
+
+
+def gigabytes(size: float) -> str:
+    """A number of bytes in GB (10⁹), with the digits that an estimate has."""
+    return f"{size / 1e9:.3g} GB"
+
+
+def listed(dropped: dict[str, int]) -> str:
+    """Rows left out, by reason."""
+    return ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items())
+
+
+def _machine(machine: Machine) -> str:
+    def package(name: str, found: str | None) -> str:
+        return f"{name} {found or 'absent'}"
+
+    used = "in use" if machine.uses_bf16 else "not in use"
+    liger = " (in use)" if machine.uses_liger_kernel else ""
+    return (
+        f"found: {machine.processes} × {machine.device}, {package('CUDA', machine.cuda)}, "
+        f"bf16 {'there' if machine.bf16 else 'absent'} and {used}, attention {machine.attention or 'by default'}, "
+        f"{package('flash-attn', machine.flash_attn)}, {package('liger-kernel', machine.liger_kernel)}{liger}, "
+        f"{package('kernels', machine.kernels)}"
+    )
+
+
+def _needs(needs: Needs) -> str:
+    parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in needs.memory.items())
+    device = f" of {gigabytes(needs.device)} on the GPU" if needs.device else ""
+    return (
+        f"memory of each process: about {gigabytes(sum(needs.memory.values()))}{device} before activations ({parts}); "
+        f"{needs.trainable} of {needs.parameters} parameters trained; disk: about {gigabytes(needs.disk)} of "
+        f"{gigabytes(needs.disk_free)} free"
+    )
+
+
+def _rows(counts: RowCounts) -> str:
+    limit = "no max_length" if counts.max_length is None else f"max_length {counts.max_length}"
+    left_out = f"; left out: {listed(counts.dropped)}" if counts.dropped else ""
+    return f"rows: {counts.rows}, longest {counts.longest} tokens, {counts.cut} cut at {limit}{left_out}"

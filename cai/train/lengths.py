@@ -13,7 +13,7 @@ import numpy
 
 from cai.config import Kind
 from cai.errors import ConfigError
-from cai.train.findings import RowCounts
+from cai.train.findings import RowCounts, listed
 from cai.train.plan import TrainPlan
 
 CUT_LIMIT = 0.01
@@ -50,16 +50,9 @@ def checked_rows(plan: TrainPlan, args: Any, tokenizer: Any, rows: Any) -> tuple
     kept = numpy.flatnonzero(fates == _KEEP)
     dropped = {reason: n for n, reason in zip(_tally(fates), REASONS, strict=True) if n and reason}
     if not len(kept):
-        raise ConfigError(f"{plan.data}: no row is left to train on: {_listed(dropped)}")
+        raise ConfigError(f"{plan.data}: no row is left to train on: {listed(dropped)}")
     counts = RowCounts(rows=len(rows), longest=int(tokens.max()), max_length=limit, cut=cut, dropped=dropped)
     return (rows if len(kept) == len(rows) else rows.select(kept)), counts
-
-
-def told(counts: RowCounts) -> str:
-    """The counts as a line of the log."""
-    limit = "no max_length" if counts.max_length is None else f"max_length {counts.max_length}"
-    left_out = f"; left out: {_listed(counts.dropped)}" if counts.dropped else ""
-    return f"rows: {counts.rows}, longest {counts.longest} tokens, {counts.cut} cut at {limit}{left_out}"
 
 
 def _refusal(plan: TrainPlan, tokens: Any, limit: int, cut: int) -> str:
@@ -145,7 +138,3 @@ def _ids(texts: list[str], tokenizer: Any, kind: Kind) -> list[list[int]]:
 def _tally(fates: Any) -> list[int]:
     tally: list[int] = numpy.bincount(fates, minlength=len(REASONS)).tolist()
     return tally
-
-
-def _listed(dropped: dict[str, int]) -> str:
-    return ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items())

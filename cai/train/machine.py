@@ -27,22 +27,6 @@ def detect(args: Any) -> Machine:
     )
 
 
-def told(machine: Machine) -> str:
-    """The same as a line of the log."""
-
-    def package(name: str, found: str | None) -> str:
-        return f"{name} {found or 'absent'}"
-
-    used = "in use" if machine.uses_bf16 else "not in use"
-    liger = " (in use)" if machine.uses_liger_kernel else ""
-    return (
-        f"found: {machine.processes} × {machine.device}, {package('CUDA', machine.cuda)}, "
-        f"bf16 {'there' if machine.bf16 else 'absent'} and {used}, attention {machine.attention or 'by default'}, "
-        f"{package('flash-attn', machine.flash_attn)}, {package('liger-kernel', machine.liger_kernel)}{liger}, "
-        f"{package('kernels', machine.kernels)}"
-    )
-
-
 def _version(package: str) -> str | None:
     try:
         return version(package)

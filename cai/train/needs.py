@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from cai.config.training import REWARDED
 from cai.errors import ConfigError
-from cai.train.findings import Needs
+from cai.train.findings import Needs, gigabytes
 from cai.train.plan import TrainPlan
 
 
@@ -50,22 +50,6 @@ def estimate(plan: TrainPlan, args: Any, peft_config: Any, rows: int) -> Needs:
             f"make room, lower {plan.kind}.args.save_total_limit (now {args.save_total_limit}), or use lora"
         )
     return needs
-
-
-def told(needs: Needs) -> str:
-    """The estimate as a line of the log."""
-    parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in needs.memory.items())
-    device = f" of {gigabytes(needs.device)} on the GPU" if needs.device else ""
-    return (
-        f"memory of each process: about {gigabytes(sum(needs.memory.values()))}{device} before activations ({parts}); "
-        f"{needs.trainable} of {needs.parameters} parameters trained; disk: about {gigabytes(needs.disk)} of "
-        f"{gigabytes(needs.disk_free)} free"
-    )
-
-
-def gigabytes(size: float) -> str:
-    """A number of bytes in GB (10⁹), with the digits that an estimate has."""
-    return f"{size / 1e9:.3g} GB"
 
 
 def _count(plan: TrainPlan, config: Any, peft_config: Any) -> tuple[int, int]:

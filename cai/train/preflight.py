@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from cai.config.training import REWARDED
 from cai.errors import ConfigError
 from cai.train import lengths, machine, needs
-from cai.train.findings import Findings
+from cai.train.findings import Findings, told
 from cai.train.plan import TrainPlan
 
 
@@ -35,9 +35,7 @@ def preflight(
         rows=counts, needs=needs.estimate(plan, args, peft_config, len(rows)), machine=machine.detect(args)
     )
     if args.process_index == 0:
-        lines = [machine.told(found.machine), needs.told(found.needs)]
-        lines += [lengths.told(counts)] if counts is not None else []
-        print(*lines, sep="\n", flush=True)  # noqa: T201 - the training's log
+        print(*told(found), sep="\n", flush=True)  # noqa: T201 - the training's log
     return rows, found
 
 
