@@ -17,7 +17,7 @@ from cai.judge.label import JudgeRule
 from cai.rows import Comparison, Drop, Judgment, Reply, Revision
 from cai.shard import shard_paths
 from cai.stages.combine import Answer, answers, combine, undecided
-from cai.stages.judge import PairSource, comparisons
+from cai.stages.judge import PairSource, comparisons, revised
 from cai.store import file_sha256, read_rows
 
 NO_EFFECT_ON_CALLS = {
@@ -159,10 +159,12 @@ def _before(config: RunConfig, stage: str) -> str | None:
 def _compared(config: RunConfig, stage: str, shard: int) -> Iterator[Comparison]:
     """Every pair that there is to judge, as the judged replies and revisions are published."""
     sources = judged_sources(config, stage)
-    replies = read_rows(shard_paths(config.root, _origin(stage), shard).rows, Reply)
     revisions: Iterator[Revision] = iter(())
     if "revision" in sources:
         revisions = read_rows(shard_paths(config.root, "revise", shard).rows, Revision)
+    if _origin(stage) == "generate" and ("samples" not in sources or config.policy.n == 1):
+        return revised(revisions)  # which hold their replies: each is read once
+    replies = read_rows(shard_paths(config.root, _origin(stage), shard).rows, Reply)
     return comparisons(replies, revisions, sources)
 
 

@@ -19,7 +19,7 @@ from cai.rows import (
     RevisionRound,
     Verdict,
 )
-from cai.stages.judge import comparisons
+from cai.stages.judge import comparisons, revised
 from cai.stages.pairs import demonstrations, pairs
 
 
@@ -122,5 +122,6 @@ def test_comparisons_follow_the_prompts() -> None:
         "a/r0~a/r0/v",
     ]
     assert [row.id for row in comparisons(replies, revisions, ("revision",))] == ["a/r0~a/r0/v"]
+    assert list(revised(revisions)) == list(comparisons(replies, revisions, ("revision",)))
     late = [revision(replies[3], "second")]
     assert [row.id for row in comparisons(replies, late, ("revision",))] == ["c/r0~c/r0/v"]

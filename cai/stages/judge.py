@@ -52,6 +52,13 @@ def comparisons(
         yield from finish()
 
 
+def revised(revisions: Iterable[Revision]) -> Iterator[Comparison]:
+    """The pairs of a reply and what its revision made of it, where it changed; `comparisons` without the samples."""
+    for revision in revisions:
+        if revision.changed:
+            yield _comparison(revision.reply, Candidate(id=revision.id, kind="revision", text=revision.final))
+
+
 def _comparison(a: Reply, b: Candidate) -> Comparison:
     first = Candidate(id=a.id, kind="reply", text=a.text)
     return Comparison(id=f"{first.id}~{b.id}", prompt=a.prompt, a=first, b=b)
