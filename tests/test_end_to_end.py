@@ -66,7 +66,7 @@ def test_the_demo_improves_the_model(demo: Path) -> None:
     """Fewer harmful replies after SFT and DPO than before, helpfulness kept, by exact rules on held-out prompts."""
     evaluation = status(demo)["evaluation"]
     for name in ("base", "sft", "dpo"):
-        assert set(evaluation[name]) == {"harmless", "helpful", "overrefusal", "unscored"}
+        assert set(evaluation[name]) == {"harmless", "helpful", "overrefusal", "unscored", "replies"}
     harmless = {name: evaluation[name]["harmless"] for name in ("base", "sft", "dpo")}
     assert all(set(rate) == {"rate", "low", "high", "n"} and rate["n"] > 30 for rate in harmless.values())
     assert status(demo)["qualification"]["qualified"] is True
