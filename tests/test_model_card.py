@@ -70,7 +70,7 @@ def evaluation() -> dict[str, Any]:
 def test_a_card_has_lineage_metadata_and_figures(tmp_path: Path) -> None:
     """Hubs can read the header, and every figure is one of the evaluation; what was not measured is a dash."""
     config = config_of(tmp_path, "org/base")
-    trained(config, "dpo")
+    trained(config, "dpo", found={"rows": {"rows": 830, "longest": 61}})
     (path,) = write_model_cards(config, config.root / "models", ["sft", "dpo"], evaluation())
     assert path == config.root / "models" / "dpo" / "README.md"
     card = ModelCard.load(path)

@@ -55,7 +55,6 @@ def _card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    summary = read_json(config.root / "summary.json") or {}
     return environment.get_template("model_card.md.j2").render(
         name=f"{config.name}-{kind}",
         kind=kind,
@@ -64,7 +63,7 @@ def _card(
         start=_shown(config, plan["model"]),
         data=_shown(config, plan["data"]),
         report=report,
-        rows=summary.get("dataset", {}),
+        rows=(report.get("found") or {}).get("rows"),
         constitution=load_constitution(config.constitution),
         judges=[config.models[name].model for name in config.judge.judges],
         seed=config.seed,
