@@ -193,17 +193,19 @@ def key_of(request: Request, identity: str) -> str:
 
 
 async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of all coroutines, run at once, the first of them in the task that asks.
+    """The results of all coroutines, run at once; as asyncio.gather has it, but the first needs no task of its own.
 
-    Where one fails the others are cancelled; the calls that they wait for are made all the same.
+    Where one fails the others go on, for their calls are worth keeping; where this is cancelled they are too.
     """
     others = [asyncio.create_task(one) for one in work[1:]]
     try:
         return [await work[0], *[await one for one in others]]
-    except BaseException:
-        for one in others:
-            one.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+    except BaseException as error:
+        rest = asyncio.gather(*others, return_exceptions=True)
+        if isinstance(error, asyncio.CancelledError):
+            for one in others:
+                one.cancel()
+            await rest
         raise
 
 
