@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai import run as run_module
+from cai.calls import together
 from cai.errors import (
     CaiError,
     ConfigError,
@@ -558,3 +559,32 @@ def test_kill_9_repeats_at_most_the_calls_in_flight(tmp_path: Path, kill_port: s
     assert max(Counter(calls).values()) <= 5
     assert shard_paths(tmp_path / "killed", "kill", 0).rows.read_bytes() == expected
     assert not list((tmp_path / "killed" / "kill").glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_coroutines_beside_one_that_fails_go_on(place: int) -> None:
+    """The first failure is raised; the others come to their ends, and only a cancellation ends them early."""
+    ended: list[int] = []
+    opened = asyncio.Event()
+
+    async def work(index: int) -> int:
+        if index == place:
+            raise ParseError("not one of the letters")
+        await opened.wait()
+        ended.append(index)
+        return index
+
+    asyncio.get_running_loop().call_later(0.01, opened.set)
+    with pytest.raises(ParseError):
+        await together([work(index) for index in range(3)])
+    async with asyncio.timeout(5):
+        while len(ended) < 2:  # noqa: ASYNC110 - tasks that nobody holds
+            await asyncio.sleep(0.001)
+    opened.clear()
+    waiting = asyncio.create_task(together([work(index) for index in range(3, 6)]))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not [task for task in asyncio.all_tasks() if "work" in repr(task.get_coro())]
+    assert len(ended) == 2
