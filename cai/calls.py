@@ -195,7 +195,8 @@ def key_of(request: Request, identity: str) -> str:
 async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """The results of all coroutines, run at once; as asyncio.gather has it, but the first needs no task of its own.
 
-    Where one fails the others go on, for their calls are worth keeping; where this is cancelled they are too.
+    A failure is raised when those before it have ended. The others go on, for their calls are worth keeping; where
+    this is cancelled they are too.
     """
     others = [asyncio.create_task(one) for one in work[1:]]
     try:

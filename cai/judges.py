@@ -162,7 +162,7 @@ def _compared(config: RunConfig, stage: str, shard: int) -> Iterator[Comparison]
     revisions: Iterator[Revision] = iter(())
     if "revision" in sources:
         revisions = read_rows(shard_paths(config.root, "revise", shard).rows, Revision)
-    if _origin(stage) == "generate" and ("samples" not in sources or config.policy.n == 1):
+    if "samples" not in sources or config.policy.n == 1:
         return revised(revisions)  # which hold their replies: each is read once
     replies = read_rows(shard_paths(config.root, _origin(stage), shard).rows, Reply)
     return comparisons(replies, revisions, sources)

@@ -56,7 +56,7 @@ def unusable(path: Path, error: OSError) -> StoreError:
 def encode(row: BaseModel) -> bytes:
     """One row as JSON without a newline; the same row always gives the same bytes."""
     try:
-        return row.__pydantic_serializer__.to_json(row)  # as model_dump_json does, at half of its cost
+        return row.__pydantic_serializer__.to_json(row)  # what model_dump_json calls, and decodes
     except PydanticSerializationError:  # a lone surrogate
         return json.dumps(row.model_dump(), separators=(",", ":")).encode()
 

@@ -71,7 +71,7 @@ def test_a_card_has_lineage_metadata_and_figures(tmp_path: Path) -> None:
     """Hubs can read the header, and every figure is one of the evaluation; what was not measured is a dash."""
     config = config_of(tmp_path, "org/base")
     trained(config, "dpo", found={"rows": {"rows": 830, "longest": 61}})
-    (path,) = write_model_cards(config, config.root / "models", ["sft", "dpo"], evaluation())
+    (path,) = write_model_cards(config, ["sft", "dpo"], evaluation())
     assert path == config.root / "models" / "dpo" / "README.md"
     card = ModelCard.load(path)
     assert card.data.base_model == "org/base"
@@ -99,7 +99,7 @@ def test_what_is_not_known_is_not_said(tmp_path: Path) -> None:
     config = config_of(tmp_path, str(tmp_path / "base"))
     for kind in ("dpo", "reward"):
         trained(config, kind, loss=None)
-    dpo, reward = write_model_cards(config, config.root / "models", ["dpo", "reward"], {})
+    dpo, reward = write_model_cards(config, ["dpo", "reward"], {})
     assert "Not evaluated." in dpo.read_text()
     assert "last loss" not in dpo.read_text()
     assert ModelCard.load(dpo).data.base_model is None
@@ -113,4 +113,4 @@ def test_an_unfinished_training_gets_no_card(kind: Kind, tmp_path: Path) -> None
     """A folder without its report is no model yet."""
     config = config_of(tmp_path, "org/base")
     (config.root / "models" / kind).mkdir(parents=True)
-    assert write_model_cards(config, config.root / "models", [kind], {}) == []
+    assert write_model_cards(config, [kind], {}) == []

@@ -32,7 +32,7 @@ async def train_one(config: RunConfig, kind: Kind, work: Work) -> dict[str, Any]
         base = str(checkpoint(config, "sft"))
     found = await work.train(config, kind, base)
     if not found["skipped"]:
-        write_model_cards(config, config.root / "models", [kind], {})
+        write_model_cards(config, [kind], {})
     await work.show(config, f"train-{kind}")
     return found
 
@@ -63,6 +63,6 @@ async def evaluate_models(config: RunConfig, work: Work) -> dict[str, Any]:
         for name in models:
             grade_by_rules(config, name)
     found = write_evaluation(config, list(models))
-    write_model_cards(config, config.root / "models", config.policies, found)
+    write_model_cards(config, config.policies, found)
     await work.show(config, "evaluation")
     return found

@@ -1,7 +1,7 @@
 """One timer for the time limits of many attempts.
 
-Every attempt has a limit of minutes and nearly none ever reaches it, yet a timer of its own costs it some twentieth
-of all the CPU time of a call. So only the earliest limit has a timer. What happens to an attempt that is
+Every attempt has a limit of minutes and nearly none ever reaches it, yet each would set up an event loop's timer
+and take it down again. So only the earliest limit has a timer. What happens to an attempt that is
 late is asyncio's: its timeout is set to now, and the rules of `asyncio.timeout` hold.
 """
 

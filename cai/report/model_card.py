@@ -23,17 +23,15 @@ from cai.train.plan import PLAN, REPORT
 CARD = "README.md"
 
 
-def write_model_cards(
-    config: RunConfig, models: Path, kinds: Sequence[Kind], evaluation: Mapping[str, Any]
-) -> list[Path]:
-    """Write the card of every complete model of these kinds below the folder `models`; returns where they are.
+def write_model_cards(config: RunConfig, kinds: Sequence[Kind], evaluation: Mapping[str, Any]) -> list[Path]:
+    """Write the card of every complete model of these kinds; returns where they are.
 
     `evaluation`: of these very models, as `write_evaluation` gives it; empty where there is none yet. Raises
     StoreError where a card cannot be written.
     """
     written = []
     for kind in kinds:
-        folder = models / kind
+        folder = config.root / "models" / kind
         if (report := read_json(folder / REPORT)) is not None:
             write_text(folder / CARD, _card(config, kind, folder, report, evaluation))
             written.append(folder / CARD)

@@ -39,8 +39,8 @@ def comparisons(
             for a, b in combinations(group, 2):
                 yield _comparison(a, Candidate(id=b.id, kind="reply", text=b.text))
         while ahead is not None and ahead.reply.prompt.id == group[0].prompt.id:
-            if ahead.changed and "revision" in sources:
-                yield _comparison(ahead.reply, Candidate(id=ahead.id, kind="revision", text=ahead.final))
+            if "revision" in sources:
+                yield from revised([ahead])
             ahead = next(pending, None)
 
     for reply in replies:
