@@ -78,11 +78,16 @@ def test_start_up_is_light(statement: str) -> None:
 
 
 def test_help_is_fast() -> None:
-    """`cai --help` costs less than half a second of processor time."""
-    code = (
-        "import resource, subprocess, sys; subprocess.run([sys.executable, '-m', 'cai', '--help'], "
-        "stdout=subprocess.DEVNULL, check=True); u = resource.getrusage(resource.RUSAGE_CHILDREN); "
-        "print(u.ru_utime + u.ru_stime)"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert float(found.stdout) < 0.5
+    """`cai --help` costs little more than what draws it: a fast and a slow machine see the same ratio."""
+
+    def cost(*args: str) -> float:
+        code = (
+            "import resource, subprocess, sys; "
+            "subprocess.run([sys.executable, *sys.argv[1:]], check=True, stdout=subprocess.DEVNULL); "
+            "u = resource.getrusage(resource.RUSAGE_CHILDREN); print(u.ru_utime + u.ru_stime)"
+        )
+        run = [sys.executable, "-c", code, *args]
+        return float(subprocess.run(run, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
+
+    both = [(cost("-m", "cai", "--help"), cost("-c", "import typer.rich_utils")) for _ in range(4)]
+    assert min(ours for ours, _ in both) < 2 * min(drawn for _, drawn in both), both

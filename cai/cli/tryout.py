@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +50,8 @@ def try_(
     overrides: Set = None,
 ) -> None:
     """A few prompts through a constitution as it stands: critiques, revisions and verdicts, beside the last version."""
+    import asyncio
+
     from cai.tryout.plan import Wanted, run_config
     from cai.tryout.scratch import scratch_config
 
@@ -86,6 +87,8 @@ def test(
     overrides: Set = None,
 ) -> None:
     """Does the judge prefer the better reply of each test in both orders? Exit 1 where a principle falls short."""
+    import asyncio
+
     found = asyncio.run(_check_all(_load(config, overrides), files, pairs, principle, min_pass_rate))
     if not sum(checks.tests for checks in found):
         raise ConfigError(
@@ -127,6 +130,8 @@ async def _try_once(config: RunConfig, wanted: Wanted, as_json: bool) -> None:
 
 async def _try_on_saves(config: RunConfig, wanted: Wanted, as_json: bool) -> None:
     """Show it now and on each save. What cannot be shown is told, and waited on; a server must start."""
+    import asyncio
+
     from cai.serving import on_demand
     from cai.tryout.watch import contents, saves
 
