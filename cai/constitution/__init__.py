@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ __all__ = [
 ]
 
 
+Lot = tuple[bytes, float, Principle]  # the id as it is hashed, the weight
+KINDS_KEPT = 256  # of rows, by use and tags
+
+
 class Constitution(Closed):
     """A named set of principles, with `extends` resolved. Ids are unique."""
 
@@ -56,6 +61,11 @@ class Constitution(Closed):
         if len({principle.id for principle in self.principles}) < len(self.principles):
             raise ValueError("two principles have the same id; rename one")
         return self
+
+    @cached_property
+    def lots(self) -> dict[tuple[Use, tuple[str, ...]], list[Lot]]:
+        """What rows of a use and some tags draw from, as far as rows have asked; kept for the rows to come."""
+        return {}
 
     @property
     def digest(self) -> str:
@@ -94,23 +104,34 @@ def draw(
     A principle applies where it has the `use` and shares a tag with `tags`, or asks for none.
     """
     row = hashlib.blake2b(f'[{seed}, {json.dumps(row_id)}, "{use}"]'.encode(), digest_size=8)
-    scored = sorted(
-        (-_score(row.copy(), p), p.id, p) for p in constitution.principles if _applies(p, use, tags)
-    )
-    return [principle for _, _, principle in scored[:k]]
+    scored: list[tuple[float, str, Principle]] = []
+    for name, weight, principle in _lots(constitution, use, tuple(tags)):
+        own = row.copy()
+        own.update(name)
+        bits = int.from_bytes(own.digest()) >> 12  # 52 bits, so that u never rounds to 1
+        # weight / ln(u), u uniform in (0, 1): the chance to come first is proportional to the weight
+        scored.append((weight / math.log((bits + 0.5) / 2**52), principle.id, principle))
+    if k == 1 and scored:
+        return [min(scored)[2]]
+    return [principle for _, _, principle in sorted(scored)[:k]]
+
+
+def _lots(constitution: Constitution, use: Use, tags: tuple[str, ...]) -> list[Lot]:
+    known = constitution.lots
+    found = known.get((use, tags))
+    if found is None:
+        if len(known) >= KINDS_KEPT:
+            known.clear()
+        found = known[use, tags] = [
+            (p.id.encode(), p.weight, p) for p in constitution.principles if _applies(p, use, tags)
+        ]
+    return found
 
 
 def _applies(principle: Principle, use: Use, tags: Sequence[str]) -> bool:
     return use in principle.use and (
         not principle.applies_to or not set(principle.applies_to).isdisjoint(tags)
     )
-
-
-def _score(row: hashlib.blake2b, principle: Principle) -> float:
-    """-weight / ln(u), u uniform in (0, 1): the chance of the highest score is proportional to the weight."""
-    row.update(principle.id.encode())
-    bits = int.from_bytes(row.digest(), "big") >> 12  # 52 bits, so that u never rounds to 1
-    return -principle.weight / math.log((bits + 0.5) / 2**52)
 
 
 def json_schema() -> dict[str, Any]:
