@@ -12,9 +12,11 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from cai.config.models import LimitsConfig, ManagedConfig, ModelConfig, PriceConfig
+from cai.config.prompts import EvaluateConfig, SourceConfig
 from cai.config.roles import CriticConfig, JudgeConfig, PairsConfig, PolicyConfig, SamplingConfig
 from cai.config.section import Section, Yaml
 from cai.config.training import (
+    FROM_BASE,
     KINDS,
     POLICIES,
     REWARDED,
@@ -45,39 +47,6 @@ __all__ = [
 ]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of runs and models: they become names of folders
-
-
-class SourceConfig(Section):
-    """Where prompts come from: a file, or a dataset of the Hugging Face hub.
-
-    `format`: guessed from the file name when None; `transcript` means hh-rlhf style text in `field`
-    (turns kept; a last assistant turn is cut off, so that the last human turn is the one to answer).
-    `field`: column that holds the prompt text, the messages list or the transcript.
-    """
-
-    path: str | None = None
-    dataset: str | None = None
-    split: str = "train"
-    format: Literal["jsonl", "csv", "parquet", "text"] | None = None
-    field: str | None = None
-    transcript: bool = False
-    tags: tuple[str, ...] = ()
-    only_tags: tuple[str, ...] = ()
-    limit: int | None = Field(None, ge=1)
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> SourceConfig:
-        if (self.path is None) == (self.dataset is None):
-            raise ValueError("give exactly one of 'path' (a file) and 'dataset' (a hub dataset)")
-        return self
-
-
-class EvaluateConfig(Section):
-    """Held-out prompts and who grades the replies: the embedded world's exact rules, or the run's judge."""
-
-    sources: tuple[SourceConfig, ...] = Field(min_length=1)
-    grader: Literal["embedded", "judge"]
-    sampling: SamplingConfig = SamplingConfig()
 
 
 class RayConfig(Section):
@@ -213,6 +182,25 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _comparable(self) -> RunConfig:
+        if self.evaluation_judge not in self.models:
+            raise ValueError(
+                f"evaluate.judge: {self.evaluation_judge!r} is not under 'models' ({', '.join(self.models)})"
+            )
+        known, seen = ("base", *self.policies), set[frozenset[str]]()
+        for pair in self.compared:
+            if unknown := [name for name in pair if name not in known]:
+                raise ValueError(
+                    f"evaluate.side_by_side: the run evaluates no model {unknown[0]!r}, only {', '.join(known)}"
+                )
+            if len(set(pair)) < 2 or frozenset(pair) in seen:
+                raise ValueError(
+                    f"evaluate.side_by_side: [{', '.join(pair)}] compares nothing new; name two models, each two once"
+                )
+            seen.add(frozenset(pair))
+        return self
+
+    @model_validator(mode="after")
     def _different_judges(self) -> RunConfig:
         seen: dict[tuple[str, Path, str | None], str] = {}
         for name in self.judge.judges:
@@ -234,6 +222,24 @@ class RunConfig(Section):
     def policies(self) -> tuple[Kind, ...]:
         """What this run trains to write replies, in order."""
         return tuple(kind for kind in self.trained if kind in POLICIES)
+
+    @property
+    def compared(self) -> tuple[tuple[str, str], ...]:
+        """The pairs of models that the evaluation compares side by side; the first of a pair wins or loses."""
+        pairs = self.evaluate.side_by_side if self.evaluate else False
+        if not isinstance(pairs, bool):
+            return pairs
+        return tuple((kind, self.start_of(kind)) for kind in self.policies) if pairs else ()
+
+    def start_of(self, kind: Kind) -> str:
+        """The evaluated model that a training starts from: the SFT model where the run has one, else the base."""
+        return "sft" if self.sft and kind not in FROM_BASE else "base"
+
+    @property
+    def evaluation_judge(self) -> str:
+        """The name of the model that grades and compares held-out replies."""
+        chosen = self.evaluate.judge if self.evaluate else None
+        return chosen or self.judge.judges[-1]
 
     def section(self, kind: Kind) -> TrainingConfig | None:
         """The section of a training; None where the run has none."""
