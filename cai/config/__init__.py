@@ -23,7 +23,10 @@ from cai.config.training import (
     DpoConfig,
     Kind,
     TrainingConfig,
+    kind_of,
+    models_of,
     refuse_absent,
+    refuse_rounds,
 )
 
 __all__ = [
@@ -115,6 +118,9 @@ class RunConfig(Section):
             raise ValueError(
                 f"{rewarded[0]}: is rewarded by the run's own reward model; add a 'reward' section"
             )
+        if self.dpo is not None:
+            others = [kind for kind in self.trained if kind not in ("sft", "dpo")]
+            refuse_rounds(self.dpo, self.recipe, self.policy.n, others)
         if self.pairs.target is not None:
             self._check_target()
         policy = self.models[self.policy.model]
@@ -134,7 +140,7 @@ class RunConfig(Section):
                 "leave out 'ray', or set mode: live"
             )
         self._check_workers()
-        if taken := set(POLICIES) & set(self.models):
+        if taken := {*POLICIES, *self.policies} & set(self.models):
             raise ValueError(
                 f"models: the name {min(taken)!r} is kept for the trained policy; choose another"
             )
@@ -219,9 +225,19 @@ class RunConfig(Section):
         return tuple(kind for kind in KINDS if self.section(kind) is not None)
 
     @property
-    def policies(self) -> tuple[Kind, ...]:
-        """What this run trains to write replies, in order."""
-        return tuple(kind for kind in self.trained if kind in POLICIES)
+    def rounds(self) -> int:
+        """How many rounds of DPO this run has; 1 also where it has none."""
+        return self.dpo.rounds if self.dpo else 1
+
+    @property
+    def trained_models(self) -> tuple[str, ...]:
+        """The models that this run trains, in order: named like what trains them, with a number for rounds of DPO."""
+        return models_of(self.trained, self.rounds)
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Those of them that write replies, in order."""
+        return models_of((kind for kind in self.trained if kind in POLICIES), self.rounds)
 
     @property
     def compared(self) -> tuple[tuple[str, str], ...]:
@@ -231,9 +247,15 @@ class RunConfig(Section):
             return pairs
         return tuple((kind, self.start_of(kind)) for kind in self.policies) if pairs else ()
 
-    def start_of(self, kind: Kind) -> str:
-        """The evaluated model that a training starts from: the SFT model where the run has one, else the base."""
-        return "sft" if self.sft and kind not in FROM_BASE else "base"
+    def start_of(self, model: str) -> str:
+        """The evaluated model that a trained one starts from: of a later round of DPO the one of the round before.
+
+        Else the SFT model where the run has one, else the base.
+        """
+        rounds = models_of(("dpo",), self.rounds)
+        if model in rounds[1:]:
+            return rounds[rounds.index(model) - 1]
+        return "sft" if self.sft and kind_of(model) not in FROM_BASE else "base"
 
     @property
     def evaluation_judge(self) -> str:

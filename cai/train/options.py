@@ -18,9 +18,10 @@ from transformers import HfArgumentParser
 from yaml import YAMLError
 
 from cai.config import Kind, TrainingConfig
+from cai.config.training import MEASURED
 from cai.errors import ConfigError
 from cai.train.plan import CPU_DEFAULTS, DEFAULTS
-from cai.train.refuse import MEASURED, config_path
+from cai.train.refuse import config_path
 
 # Where TRL keeps the options of each trainer; imported one by one, because each costs time.
 CONFIGS: dict[Kind, tuple[str, str]] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.config import DpoConfig, Kind, TrainingConfig
+from cai.config.training import MEASURED
 from cai.errors import ConfigError
 
 # Set by the plan itself, or refused for safety.
@@ -28,7 +29,6 @@ SMOOTHED: dict[Kind, tuple[str, ...]] = {
     "cpo": ("sigmoid", "simpo", "alphapo"),
 }
 # `label_smoothing: measured` is a flip rate, which not all of them mean by it.
-MEASURED = "measured"
 FLIPPED: dict[Kind, tuple[str, ...]] = {"dpo": ("robust",), "cpo": SMOOTHED["cpo"]}
 # The losses that a probability can be put into (logistic in the difference of the two log-ratios), and the one
 # that has no label at all and may be mixed with them.
