@@ -118,9 +118,6 @@ class RunConfig(Section):
             raise ValueError(
                 f"{rewarded[0]}: is rewarded by the run's own reward model; add a 'reward' section"
             )
-        if self.dpo is not None:
-            others = [kind for kind in self.trained if kind not in ("sft", "dpo")]
-            refuse_rounds(self.dpo, self.recipe, self.policy.n, others)
         if self.pairs.target is not None:
             self._check_target()
         policy = self.models[self.policy.model]
@@ -171,6 +168,13 @@ class RunConfig(Section):
                 "pairs.target: one reply a prompt gives no pair of samples; set policy.n to 2 or more, or add "
                 "'revision' to pairs.sources"
             )
+
+    @model_validator(mode="after")
+    def _rounds_possible(self) -> RunConfig:
+        if self.dpo is not None:
+            others = [kind for kind in self.trained if kind not in ("sft", "dpo")]
+            refuse_rounds(self.dpo, self.recipe, self.policy.n, others)
+        return self
 
     @model_validator(mode="after")
     def _engines(self) -> RunConfig:
