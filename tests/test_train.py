@@ -89,7 +89,7 @@ def test_sft_then_dpo_full(base: Path, demonstrations: Path, pairs: Path, tmp_pa
     )  # fmt: skip
     assert (sft.steps, sft.skipped, sft.resumed_from) == (4, False, None)
     assert [record["step"] for record in records] == [1, 2, 3, 4]
-    assert {"total", "eta_s", "loss", "learning_rate"} <= set(records[-1])
+    assert {"total", "eta_s", "loss", "learning_rate", "peak_memory"} <= set(records[-1])
     assert not (tmp_path / "sft" / "work").exists()
 
     arguments: dict[str, Any] = {
@@ -99,6 +99,7 @@ def test_sft_then_dpo_full(base: Path, demonstrations: Path, pairs: Path, tmp_pa
     records.clear()
     dpo = launch("dpo", on_metrics=records.append, **arguments)
     assert {"rewards/accuracies", "rewards/margins", "tokens_per_s"} <= set(records[-1])
+    assert dpo.speed is not None and (dpo.speed.tokens_per_s or 0) > 0 and dpo.speed.mfu is None
     assert records[0]["loss"] == pytest.approx(0.6931, abs=1e-3), "the reference is the starting model"
     for folder in (sft.out, dpo.out):
         model = AutoModelForCausalLM.from_pretrained(folder)

@@ -72,6 +72,8 @@ class Board:
         def update(record: dict[str, Any]) -> None:
             loss = f"loss {record['loss']:.3f}" if "loss" in record else ""
             speed = f"{record['tokens_per_s']:,.0f} tokens/s" if record.get("tokens_per_s") else ""
+            if record.get("mfu"):
+                speed += f", MFU {record['mfu']:.0%}"
             self._bars.update(task, completed=record["step"], total=record["total"], rate=speed, spent=loss)
             if not self._console.is_terminal and self._due():
                 self.say(f"{kind}: step {record['step']} of {record['total']}, {loss}, {speed}")

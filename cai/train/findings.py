@@ -57,6 +57,19 @@ class Machine(_Frozen):
     kernels: str | None
 
 
+class Speed(_Frozen):
+    """What a training took of the machine. `tokens_per_s`: over all processes, from the second step on; None for one
+    step, and where TRL counts no tokens.
+
+    `mfu`: share of the devices' bf16 peak (`cai.train.speed`), None on a CPU and on a GPU that the table lacks.
+    `peak_memory`: bytes, of the first process's GPU, or of its memory without one.
+    """
+
+    tokens_per_s: float | None
+    mfu: float | None
+    peak_memory: int
+
+
 class Findings(_Frozen):
     """All of it. `rows` is None for a training on its own replies, which has no rows to cut."""
 
@@ -69,6 +82,16 @@ def told(found: Findings) -> list[str]:
     """What was found as lines for people: the machine, memory and disk, the rows."""
     lines = [_machine(found.machine), _needs(found.needs)]
     return lines if found.rows is None else [*lines, _rows(found.rows)]
+
+
+def speed_told(speed: Speed) -> str:
+    """Speed and memory as one line for people; what was not measured is left out."""
+    parts = []
+    if speed.tokens_per_s is not None:
+        parts.append(f"{speed.tokens_per_s:,.0f} tokens/s")
+    if speed.mfu is not None:
+        parts.append(f"MFU {speed.mfu:.1%}")
+    return ", ".join([*parts, f"peak memory {gigabytes(speed.peak_memory)}"])
 
 
 def gigabytes(size: float) -> str:

@@ -29,17 +29,18 @@ def fit(plan: TrainPlan, trainer: Callable[..., Any], read: Callable[[TrainPlan]
         rows = read(plan)
     tokenizer = AutoTokenizer.from_pretrained(plan.model)
     rows, found = preflight(plan, args, peft_config, tokenizer, rows)
+    log = MetricsLog(Path(plan.out) / METRICS)
     built = trainer(
         model=plan.model,
         args=args,
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=peft_config,
-        callbacks=[MetricsLog(Path(plan.out) / METRICS)],
+        callbacks=[log],
         **more,
     )
     built.train(resume_from_checkpoint=plan.resume_from)
-    publish(built, plan, found)
+    publish(built, plan, found, log.speed())
 
 
 def _agreed(plan: TrainPlan, args: Any) -> TrainPlan:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from cai.config import DpoConfig, Kind, TrainingConfig
 from cai.config.training import REWARDED
 from cai.errors import ConfigError
-from cai.train.findings import Findings
+from cai.train.findings import Findings, Speed
 from cai.train.refuse import config_path, refuse
 
 # What differs from TRL's own defaults on every machine: part of the digest.
@@ -71,7 +71,7 @@ class TrainReport(BaseModel):
     """What a training did. `seconds`: of the last launch's training; `loss`: the last one logged.
 
     `skipped`: the finished model was already there; `resumed_from`: step of the checkpoint it went on from.
-    `found`: what it found out before its first step; None in reports of older versions.
+    `found`: what it found out before its first step, `speed`: what it took; None in reports of older versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,6 +87,7 @@ class TrainReport(BaseModel):
     model_digest: str
     versions: dict[str, str]
     found: Findings | None = None
+    speed: Speed | None = None
     skipped: bool = False
 
 

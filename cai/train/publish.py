@@ -16,12 +16,12 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import cached_file
 
-from cai.train.findings import Findings
+from cai.train.findings import Findings, Speed
 from cai.train.folder import write_report
 from cai.train.plan import TrainPlan, TrainReport
 
 
-def publish(trainer: Any, plan: TrainPlan, found: Findings) -> None:
+def publish(trainer: Any, plan: TrainPlan, found: Findings, speed: Speed) -> None:
     """Write the final model, tokenizer and report; every process of the training calls it."""
     weights = Path(plan.out) / "adapter" if plan.lora is not None else plan.work / "weights"
     if trainer.is_fsdp_enabled:
@@ -40,7 +40,7 @@ def publish(trainer: Any, plan: TrainPlan, found: Findings) -> None:
     generation = _base_file(plan, "generation_config.json")
     if generation is not None and plan.kind != "reward":
         shutil.copyfile(generation, Path(plan.out) / "generation_config.json")
-    write_report(_report(trainer, plan, found))
+    write_report(_report(trainer, plan, found, speed))
 
 
 def _merged(plan: TrainPlan, adapter: Path) -> Any:
@@ -81,7 +81,7 @@ def _keep_only_adapter(folder: Path) -> None:
             path.unlink()
 
 
-def _report(trainer: Any, plan: TrainPlan, found: Findings) -> TrainReport:
+def _report(trainer: Any, plan: TrainPlan, found: Findings, speed: Speed) -> TrainReport:
     history = trainer.state.log_history
     losses = [record["loss"] for record in history if "loss" in record]
     seconds = [record["train_runtime"] for record in history if "train_runtime" in record]
@@ -97,4 +97,5 @@ def _report(trainer: Any, plan: TrainPlan, found: Findings) -> TrainReport:
         model_digest=plan.model_digest,
         versions={name: version(name) for name in ("trl", "transformers", "torch", "peft", "accelerate")},
         found=found,
+        speed=speed,
     )
