@@ -2,11 +2,13 @@
 
 `load_dataset("outputs/<run>/dataset", "preference")` has TRL's conversational `prompt`, `chosen`, `rejected`
 columns, `load_dataset(…, "sft")` has `prompt`, `completion`; what else is known of a row stands in further columns.
+A later round of DPO has a part of its own, `preference-2` …: its pairs, and those of earlier rounds that it replays.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,13 +20,19 @@ from cai.errors import StoreError
 from cai.judges import thresholds
 from cai.pipeline import read_stage
 from cai.report.status import shard_reports, stage_names, summed
-from cai.rows import Demonstration, Pair, Row
+from cai.rounds import plays_itself, rounds_of, stages_of
+from cai.rows import Demonstration, Pair
 from cai.store import write_rows, write_text
 
-PARTS: dict[str, tuple[str, type[Row]]] = {
-    "preference": ("pairs", Pair),
-    "sft": ("demonstrations", Demonstration),
-}
+
+def parts_of(config: RunConfig) -> tuple[str, ...]:
+    """The parts that the dataset of a run has when it is finished."""
+    return ("preference", "sft", *(one.part for one in rounds_of(config)[1:]))
+
+
+def row_of(part: str) -> type[Pair] | type[Demonstration]:
+    """What the rows of a part are."""
+    return Demonstration if part == "sft" else Pair
 
 
 def part_file(root: Path, part: str) -> Path:
@@ -39,17 +47,19 @@ def export_run(config: RunConfig) -> dict[str, int]:
     """
     counts: dict[str, int] = {}
     drops: Counter[tuple[str, str]] = Counter()
-    for part, (stage, row) in PARTS.items():
-        if len(shard_reports(config.root, stage)) < config.shards:
+    for part in parts_of(config):
+        stages = stages_of(config, part)
+        if any(len(shard_reports(config.root, stage)) < config.shards for stage in stages):
             continue
-        counts[part] = write_rows(part_file(config.root, part), read_stage(config, stage, row)).rows
-    for stage in stage_names(config.judge.jury or config.judge.cascade):
+        rows = chain.from_iterable(read_stage(config, stage, row_of(part)) for stage in stages)
+        counts[part] = write_rows(part_file(config.root, part), rows).rows
+    for stage in stage_names(config.judge.jury or config.judge.cascade, config.rounds):
         for reason, count in summed(shard_reports(config.root, stage))["drops"].items():
             drops[stage, reason] += count
     _write_card(config, counts, drops)
-    for part, rows in counts.items():
-        if rows:
-            _check_readable(config.root, part, rows)
+    for part, count in counts.items():
+        if count:
+            _check_readable(config.root, part, count)
     return counts
 
 
@@ -65,7 +75,7 @@ def _write_card(config: RunConfig, counts: dict[str, int], drops: Counter[tuple[
         {
             "name": part,
             "rows": count,
-            "columns": ", ".join(f"`{field}`" for field in PARTS[part][1].model_fields),
+            "columns": ", ".join(f"`{field}`" for field in row_of(part).model_fields),
         }
         for part, count in counts.items()
         if count
@@ -84,6 +94,9 @@ def _write_card(config: RunConfig, counts: dict[str, int], drops: Counter[tuple[
         ),
         calibrated=config.judge.calibration is not None,
         clamp=config.judge.clamp,
+        rounds=config.rounds,
+        replay=config.dpo.replay if config.dpo else 0,
+        plays_itself=plays_itself(config),
         configs=parts,
         models={role: config.models[name].model for role, name in roles.items()},
         drops=[(stage, reason, count) for (stage, reason), count in sorted(drops.items())],

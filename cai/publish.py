@@ -14,12 +14,13 @@ from cai.config import RunConfig, SourceConfig
 from cai.evaluate.grade import grade_embedded
 from cai.judges import combined, combined_digests, labelled_file
 from cai.pipeline import digest, inputs, rows_file
+from cai.preferences import pairs_of, replayed
 from cai.process import allow_open_files
-from cai.rows import Drop, Judgment, Pair, Prompt, Reply, Revision, Row
+from cai.rows import Drop, Judgment, Prompt, Reply, Revision, Row
 from cai.seen import Seen
 from cai.shard import ShardReport, finished, shard_paths, write_manifest
 from cai.sources import read_prompts, shard_of
-from cai.stages.pairs import demonstrations, pairs
+from cai.stages.pairs import demonstrations
 from cai.store import BUFFER, RowsWriter, file_sha256, read_rows, write_json
 from cai.target import demonstrations_within, pairs_within, read_reached
 
@@ -158,7 +159,7 @@ def grade_by_rules(config: RunConfig, name: str) -> ShardReport:
 
 
 def combine_judges(config: RunConfig, stage: str, shard: int) -> ShardReport:
-    """Publish what the judges of a jury or a cascade add up to over one shard, as `judge` or `sft-judge`."""
+    """Publish what the judges of a jury or a cascade add up to over one shard, as `judge`, `sft-judge` …"""
     depends = digest(combined_digests(config, stage, shard))
     if (done := finished(shard_paths(config.root, stage, shard), depends)) is not None:
         return done
@@ -176,29 +177,32 @@ def combine_judges(config: RunConfig, stage: str, shard: int) -> ShardReport:
         return writer.publish(depends)
 
 
-def pairs_of(config: RunConfig, shard: int) -> Iterator[Pair | Drop]:
-    """The preference pairs that the judgments of a shard give, and why the others give none."""
-    judgments = read_rows(rows_file(config.root, _judged(config), shard), Judgment)
-    if config.recipe == "direct" and "revision" not in config.pairs.sources:
-        judgments = (judgment for judgment in judgments if judgment.b.kind == "reply")
-    return pairs(judgments, config.judge.clamp)
+def label(config: RunConfig, stage: str, shard: int) -> ShardReport:
+    """Publish a shard of a part of the dataset: of `pairs`, `demonstrations`, or of a later round of DPO."""
+    if stage == "demonstrations":
+        return _label_demonstrations(config, shard)
+    return _replay(config, stage, shard) if stage.endswith("-replay") else _label_pairs(config, stage, shard)
 
 
-def label_pairs(config: RunConfig, shard: int) -> ShardReport:
-    """Publish the preference pairs of a shard, none beyond the target."""
-    reached, rows = read_reached(config), pairs_of(config, shard)
+def _label_pairs(config: RunConfig, stage: str, shard: int) -> ShardReport:
+    """The preference pairs of a shard, none beyond the target."""
+    reached = read_reached(config)
+    rows, origins = pairs_of(config, stage, shard)
     settings = [config.pairs.model_dump(mode="json"), config.judge.clamp, reached and reached.last]
-    depends = digest(inputs(config, shard, _judged(config)), *settings)
-    return publish_rows(config.root, "pairs", shard, depends, pairs_within(reached, shard, rows))
+    depends = digest(inputs(config, shard, *origins), *settings)
+    return publish_rows(config.root, stage, shard, depends, pairs_within(reached, shard, rows))
 
 
-def _judged(config: RunConfig) -> str:
-    """The stage whose judgments become pairs."""
-    return "sft-judge" if config.recipe == "paper" else "judge"
+def _replay(config: RunConfig, stage: str, shard: int) -> ShardReport:
+    """The earlier pairs of a shard that a round of DPO learns from again."""
+    assert config.dpo is not None
+    rows, origins = replayed(config, stage, shard)
+    depends = digest(inputs(config, shard, *origins), config.seed, config.dpo.replay)
+    return publish_rows(config.root, stage, shard, depends, rows)
 
 
-def label_demonstrations(config: RunConfig, shard: int) -> ShardReport:
-    """Publish the SFT demonstrations of a shard, none for prompts beyond the target."""
+def _label_demonstrations(config: RunConfig, shard: int) -> ShardReport:
+    """The SFT demonstrations of a shard, none for prompts beyond the target."""
     reached = read_reached(config)
     rows = demonstrations(
         read_rows(rows_file(config.root, "revise", shard), Revision),

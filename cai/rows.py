@@ -1,7 +1,8 @@
 """The rows that flow through the pipeline: frozen, typed, serialised as one JSON object a line.
 
 Every row has an `id` made from its parents' ids, so lineage is readable without a lookup table:
-prompt `p`, reply `p/r0`, revision `p/r0/v`, judgment `p/r0~p/r0/v`, pair the same as its judgment.
+prompt `p`, reply `p/r0`, revision `p/r0/v`, judgment `p/r0~p/r0/v`, pair the same as its judgment. The second round
+of DPO asks prompt `p` as `p@2`.
 `calls` holds journal keys: the way from a row back to every model call behind it.
 """
 
@@ -163,17 +164,18 @@ class Recorded(LabelledPair):
 class Pair(Row):
     """A preference row as trainers take it (TRL conversational format), plus what is known about its label.
 
-    `p`: calibrated probability that `chosen` is better, in (0.5, 1]. `margin`: log-odds of `p`.
-    `lineage`: id of the judgment behind the label.
+    `p`: calibrated probability that `chosen` is better, in (0.5, 1]. `margin`: log-odds of `p`. Both are None where
+    nobody judged: in self-play, where `chosen` is a demonstration and `rejected` a sample. `lineage`: id of the
+    judgment behind the label, or of the demonstration.
     """
 
     id: str
     prompt: tuple[Message, ...]
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
-    p: float
-    margin: float
-    source: Literal["samples", "revision"]
+    p: float | None
+    margin: float | None
+    source: Literal["samples", "revision", "demonstration"]
     principles: tuple[str, ...]
     tags: tuple[str, ...]
     lineage: str

@@ -19,17 +19,14 @@ from cai.changes import Print, RowChanges, compare, demonstration_print, pair_pr
 from cai.config import RunConfig
 from cai.constitution import Constitution
 from cai.errors import StoreError
-from cai.export import part_file
+from cai.export import part_file, parts_of, row_of
 from cai.pipeline import rows_file
 from cai.report.status import read_json
 from cai.rows import Demonstration, Pair, Prompt, Row
 from cai.store import decode, guard, link_or_copy, read_rows, sync_folder, write_json
 
 LATEST = "latest"
-PARTS: dict[str, tuple[type[Row], Callable[[Any], Print]]] = {
-    "preference": (Pair, pair_print),
-    "sft": (Demonstration, demonstration_print),
-}
+PRINTS: dict[type[Row], Callable[[Any], Print]] = {Pair: pair_print, Demonstration: demonstration_print}
 
 
 class Stand(Row):
@@ -113,7 +110,7 @@ def _changes(config: RunConfig, previous: Path | None) -> Changes:
     root = config.root
     before = sorted((previous / "prompts").glob("rows-*.jsonl")) if previous else []
     dataset = {}
-    for part in PARTS:
+    for part in parts_of(config):
         files = [previous / part / "train.jsonl" if previous else None, part_file(root, part)]
         if any(path is not None and path.is_file() for path in files):
             dataset[part] = compare(*(_part(path, part) for path in files))
@@ -134,7 +131,7 @@ def _publish(config: RunConfig, changes: Changes) -> None:
     building = folder / f".{changes.version}.{secrets.token_hex(4)}.tmp"
     with guard(folder):
         (building / "prompts").mkdir(parents=True)
-        for part in PARTS:
+        for part in parts_of(config):
             if (source := part_file(root, part)).is_file():
                 (building / part).mkdir()
                 link_or_copy(source, building / part / source.name)
@@ -177,7 +174,7 @@ def _prompts(paths: list[Path]) -> Iterator[Print]:
 
 
 def _part(path: Path | None, part: str) -> Iterator[Print]:
-    row, printed = PARTS[part]
+    row = row_of(part)
     if path is None or not path.is_file():
         return iter(())
-    return map(printed, read_rows(path, row))
+    return map(PRINTS[row], read_rows(path, row))

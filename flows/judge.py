@@ -13,6 +13,7 @@ from flows.tasks import tasks_of
 @flow(name="cai-judge")
 async def judge(config: RunConfig, overrides: list[str] | None = None) -> dict[str, int]:
     """A run up to its dataset, without training. The paper recipe judges SFT samples, so it needs the pipeline."""
-    config = override_config(config, [*(overrides or []), "recipe=direct"])
+    once = ["dpo.rounds=1", "dpo.replay=0", "dpo.self_play=false"] if config.dpo else []
+    config = override_config(config, [*once, *(overrides or []), "recipe=direct"])
     with tasks_of(config) as work:
         return await dataset.judge(config, work)

@@ -116,7 +116,7 @@ def test_a_clamp_bounds_the_label_and_nothing_else() -> None:
     judged = [said_by("x", comparison(n), "labelled", p) for n, p in enumerate((0.95, 0.1, 0.55))]
     free = list(pairs(j for j in judged if isinstance(j, Judgment)))
     capped = list(pairs((j for j in judged if isinstance(j, Judgment)), 0.6))
-    shown = [(row.p, round(row.margin, 4)) for row in capped if not isinstance(row, Drop)]
+    shown = [(row.p, round(row.margin or 0, 4)) for row in capped if not isinstance(row, Drop)]
     assert shown == [(0.6, 0.4055), (0.6, 0.4055), (0.55, 0.2007)]
     kept = {"p", "margin"}
     assert [row.model_dump(exclude=kept) for row in capped] == [row.model_dump(exclude=kept) for row in free]

@@ -71,7 +71,7 @@ def test_every_judgment_is_a_pair_or_a_drop(rows: list[tuple[float, bool, Judgme
             assert row.reason == source.state
             continue
         assert isinstance(row, Pair) and source.p is not None
-        assert row.p == max(source.p, 1 - source.p) and row.margin > 0
+        assert row.p == max(source.p, 1 - source.p) and (row.margin or 0) > 0
         assert row.chosen[0].content == ("first" if source.p > 0.5 else "second")
 
 

@@ -85,10 +85,10 @@ def test_each_starts_from_the_sft_model_but_two(tmp_path: Path) -> None:
     """All kinds in one run, in order; SFT and ORPO, which includes it, start from the policy's own weights."""
     config = config_of(tmp_path, recipe="paper", **{kind: {} for kind in KINDS})
     assert config.trained == KINDS and config.policies == POLICIES
-    asked: list[tuple[Kind, str]] = []
+    asked: list[tuple[str, str]] = []
 
-    async def note(config: RunConfig, kind: Kind, base: str) -> dict[str, Any]:
-        asked.append((kind, base))
+    async def note(config: RunConfig, model: str, base: str) -> dict[str, Any]:
+        asked.append((model, base))
         return {"skipped": True}
 
     for kind in config.trained:

@@ -7,12 +7,13 @@ from typing import Any
 from cai.conduct.judges import conclude, measure_stages
 from cai.conduct.stages import run_stages
 from cai.conduct.target import draw_until, first_draw
-from cai.conduct.work import LABELLED, Work
+from cai.conduct.work import Work
 from cai.config import RunConfig
 from cai.judges import judge_stages
 from cai.preflight import preflight
 from cai.qualification import is_gated
 from cai.report.status import run_status
+from cai.rounds import stages_of
 from cai.runfolder import start_run
 from cai.target import forget_shards
 
@@ -69,7 +70,7 @@ async def label(config: RunConfig, work: Work, beside: str | None = None) -> Run
 
 
 async def combine(config: RunConfig, stage: str, work: Work) -> None:
-    """Publish `judge` or `sft-judge` from the stages of its judges; a single judge has done so itself."""
+    """Publish `judge`, `sft-judge` … from the stages of its judges; a single judge has done so itself."""
     if config.judge.model:
         return
     for shard in range(config.shards):
@@ -80,9 +81,9 @@ async def combine(config: RunConfig, stage: str, work: Work) -> None:
 async def export(config: RunConfig, parts: list[str], work: Work) -> dict[str, int]:
     """Publish these parts of the dataset; returns the rows of all that are there."""
     dataset = await work.export(config, parts)
-    for part in parts:
-        await work.show(config, LABELLED[part][0])
-    if "preference" in parts:
+    for stage in (stage for part in parts for stage in stages_of(config, part)):
+        await work.show(config, stage)
+    if parts != ["sft"]:
         await work.show(config, "coverage")
     return dataset
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.config import RunConfig
-from cai.export import export_run, part_file
+from cai.export import export_run, part_file, parts_of
 from cai.made import made, made_of, note_made
 from cai.previous import LINK
 from cai.report.coverage import write_coverage
@@ -20,9 +20,9 @@ from cai.store import file_sha256
 def publish_dataset(config: RunConfig, preference: bool) -> dict[str, int]:
     """Publish the dataset with its card, and what is known of its preferences if it has some; rows a part."""
     root = config.root
-    name, stages = "dataset", stage_names(config.judge.jury or config.judge.cascade)
+    name, stages = "dataset", stage_names(config.judge.jury or config.judge.cascade, config.rounds)
     if not preference:  # of the recipe `paper`, whose preferences come later
-        name, later = "demonstrations", ("pairs", "sft-")
+        name, later = "demonstrations", ("pairs", "sft-", "dpo-")
         stages = [stage for stage in stages if not stage.startswith(later)]
     inputs = _inputs(config, stages)
     if (known := made(root, name, inputs)) is not None:
@@ -34,7 +34,8 @@ def publish_dataset(config: RunConfig, preference: bool) -> dict[str, int]:
     counts = export_run(config)
     files = [part_file(root, "sft")]
     if preference:
-        files += [part_file(root, "preference"), root / "dataset" / "README.md"]
+        files += [part_file(root, part) for part in parts_of(config) if part != "sft"]
+        files += [root / "dataset" / "README.md"]
         files += [root / f"{found}.json" for found in ("filter", "coverage", "edit")]
     note_made(root, name, inputs, [file for file in files if file.is_file()], counts)
     return counts
@@ -43,7 +44,7 @@ def publish_dataset(config: RunConfig, preference: bool) -> dict[str, int]:
 def publish_report(config: RunConfig) -> None:
     """Write the report page."""
     status = run_status(config.root)
-    stages = stage_names(config.judge.jury or config.judge.cascade)
+    stages = stage_names(config.judge.jury or config.judge.cascade, config.rounds)
     inputs = _inputs(config, stages, {key: status[key] for key in status if key not in ("seconds", "report")})
     if made(config.root, "report", inputs) is None:
         note_made(config.root, "report", inputs, [write_report(config)], "report.html")

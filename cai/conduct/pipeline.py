@@ -1,7 +1,8 @@
 """The whole method: prompts → generate → revise → judge → dataset → SFT → DPO → evaluate.
 
 Recipe `direct`: revisions and samples of one policy are judged once; SFT and DPO (or its kin) both learn from that.
-Recipe `paper` (Bai et al. 2022): SFT on the revisions first, then fresh samples of the SFT model are judged for DPO.
+Recipe `paper` (Bai et al. 2022): SFT on the revisions first, then fresh samples of the SFT model are judged for DPO;
+with `dpo.rounds`, samples of what came of that, and so on.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from cai.conduct.dataset import combine, export, hold_out, label, read_prompts
+from cai.conduct.dataset import export, hold_out, label, read_prompts
 from cai.conduct.models import evaluate_models, train_one
 from cai.conduct.outcome import publish_report
-from cai.conduct.stages import run_stages
-from cai.conduct.work import Work, checkpoint
+from cai.conduct.rounds import sample
+from cai.conduct.work import Work
 from cai.config import RunConfig
-from cai.judges import judge_stages, judged_sources
+from cai.judges import judged_sources
 from cai.preflight import preflight
 from cai.report.status import run_status
+from cai.rounds import rounds_of
 from cai.runfolder import finish_run, start_run
-from cai.serving import with_policy
 
 
 async def pipeline(config: RunConfig, work: Work) -> dict[str, Any]:
@@ -35,14 +36,14 @@ async def pipeline(config: RunConfig, work: Work) -> dict[str, Any]:
         dataset = await export(config, parts if config.recipe == "paper" else [*parts, "preference"], work)
         if config.sft:
             await train_one(config, "sft", work)
-        if config.recipe == "paper":
-            policy = with_policy(config, "sft", checkpoint(config, "sft"))
-            await run_stages(policy, ["sft-generate", *judge_stages(policy, "sft-judge")], work)
-            await combine(config, "sft-judge", work)
-            dataset = await export(config, ["preference"], work)
-        for kind in config.trained:
-            if kind != "sft":
-                await train_one(config, kind, work)
+        later = {one.model: one for one in rounds_of(config)[1:]}
+        for one in rounds_of(config)[:1]:
+            dataset = await sample(config, one, work)
+        for model in config.trained_models:
+            if model in later:
+                dataset = await sample(config, later[model], work)
+            if model != "sft":
+                await train_one(config, model, work)
         if config.evaluate:
             await evaluate_models(config, work)
         finish_run(config, dataset, time.monotonic() - started)

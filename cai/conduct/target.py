@@ -12,7 +12,7 @@ from cai.config import RunConfig
 from cai.draw import count_prompts
 from cai.errors import TargetError
 from cai.pipeline import role_of
-from cai.publish import pairs_of
+from cai.preferences import pairs_of
 from cai.report.status import shard_reports
 from cai.rows import Pair
 from cai.serving import Endpoints, serving
@@ -81,7 +81,8 @@ async def _count(config: RunConfig, shards: Iterable[int], work: Work) -> int:
     for shard in shards:
         if not config.judge.model:
             await work.combine(config, "judge", shard)
-        found += sum(isinstance(row, Pair) for row in pairs_of(config, shard))
+        rows, _ = pairs_of(config, "pairs", shard)
+        found += sum(isinstance(row, Pair) for row in rows)
     return found
 
 
@@ -90,7 +91,8 @@ async def _ended(config: RunConfig, work: Work) -> RunConfig:
 
     def accepted() -> Iterator[tuple[int, Pair]]:
         for shard in range(config.shards):
-            yield from ((shard, row) for row in pairs_of(config, shard) if isinstance(row, Pair))
+            rows, _ = pairs_of(config, "pairs", shard)
+            yield from ((shard, row) for row in rows if isinstance(row, Pair))
 
     write_reached(config, accepted(), count_prompts(config))
     forget_shards(config.root, config.shards)

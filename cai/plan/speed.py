@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from cai.config import ModelConfig, RunConfig
-from cai.config.training import POLICIES
 from cai.models.cost import batch_discount, list_price
 from cai.plan.need import Assumed, Engine
+from cai.rounds import rounds_of
 from cai.shard import read_manifest
 
 GPU_ARGS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
-# Stages that ask another checkpoint than the config's.
-TRAINED = {"sft-generate", *(f"evaluate-{kind}" for kind in POLICIES)}
 
 
 def measured_rate(root: Path, stages: Iterable[str]) -> float | None:
@@ -52,7 +50,10 @@ def engine_of(config: RunConfig, name: str, stages: Iterable[str], assumed: Assu
     hosted, used = model.backend != "vllm", gpus_of(model)
     rate = None if hosted else assumed.rates.get(name, assumed.rates.get(""))
     origin: Literal["given", "measured"] | None = "given" if rate else None
-    if rate is None and (seen := measured_rate(config.root, set(stages) - TRAINED)) is not None:
+    if (
+        rate is None
+        and (seen := measured_rate(config.root, set(stages) - _of_checkpoints(config))) is not None
+    ):
         one = round(seen / used, 1)
         rate, origin = (one, one), "measured"
     return Engine(
@@ -68,6 +69,11 @@ def engine_of(config: RunConfig, name: str, stages: Iterable[str], assumed: Assu
         batch=model.mode == "batch",
         discount=batch_discount(model.backend) if model.mode == "batch" else 0.0,
     )
+
+
+def _of_checkpoints(config: RunConfig) -> set[str]:
+    """Stages that ask another checkpoint than the config's."""
+    return {f"evaluate-{model}" for model in config.policies} | {one.generate for one in rounds_of(config)}
 
 
 def gpus_of(model: ModelConfig) -> float:

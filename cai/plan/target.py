@@ -6,7 +6,7 @@ import math
 
 from cai.config import RunConfig
 from cai.draw import write_slices
-from cai.publish import pairs_of
+from cai.preferences import pairs_of
 from cai.report.status import shard_reports
 from cai.rows import Pair
 from cai.target import SLICE, most_pairs, next_wave, write_reached
@@ -31,8 +31,12 @@ def plan_draw(config: RunConfig, scratch: RunConfig) -> tuple[RunConfig, str]:
 
 def end_dataset(scratch: RunConfig) -> bool:
     """Find where the dataset of a rehearsal ends; False where its judgments give too few pairs."""
-    shards = range(scratch.shards)
-    accepted = ((shard, row) for shard in shards for row in pairs_of(scratch, shard) if isinstance(row, Pair))
+    accepted = (
+        (shard, row)
+        for shard in range(scratch.shards)
+        for row in pairs_of(scratch, "pairs", shard)[0]
+        if isinstance(row, Pair)
+    )
     return write_reached(scratch, accepted, 0) is not None
 
 

@@ -21,6 +21,7 @@ from cai.plan.rates import PerCall, Rates, rates_of, tokens_a_call
 from cai.plan.rehearse import Tally, rehearse
 from cai.plan.rows import Calls, StagePlan
 from cai.preflight import NOWHERE
+from cai.rounds import sampled_model
 from cai.rows import Drop, Prompt
 from cai.shard import shard_paths
 from cai.store import read_rows
@@ -80,7 +81,7 @@ class Walk:
         config = self.config
         role = (
             config.policy.model
-            if name == "sft-generate" or name.startswith("evaluate-")
+            if sampled_model(name) is not None or name.startswith("evaluate-")
             else role_of(config, name)
         )
         self.add(name, role, Tally(), Expected(rows, float(rows)), self._per_call.get(like, NO_TOKENS))

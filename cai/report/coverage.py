@@ -24,7 +24,7 @@ from cai.report.coverage_tally import (
     verified,
 )
 from cai.report.filter_rows import Interval
-from cai.report.status import JUDGED, read_json, shard_reports
+from cai.report.status import judged_stages, read_json, shard_reports
 from cai.rows import Judgment, Revision, Verdict
 from cai.store import write_json
 
@@ -38,7 +38,7 @@ def write_coverage(config: RunConfig) -> dict[str, Any]:
     nothing. Raises StoreError where a stage's rows or the stored constitution cannot be read.
     """
     constitution = stored_constitution(config.root)
-    done = [stage for stage in ("revise", *JUDGED) if _finished(config, stage)]
+    done = [stage for stage in ("revise", *judged_stages(config.rounds)) if _finished(config, stage)]
     shas = [[stage, [r.rows.sha256 for r in shard_reports(config.root, stage)]] for stage in done]
     rules = [rule_key(judge_rule(config, name)) for name in config.judge.judges]
     sizes = [config.critic.rounds, config.judge.principles, config.judge.kind, config.judge.judges]
@@ -99,8 +99,9 @@ def _count(config: RunConfig, constitution: Constitution, done: Sequence[str]) -
 
     revisions = read_stage(config, "revise", Revision) if "revise" in done else ()
     count_verified(counts, count_revisions(counts, revisions), verified(judgments("judge")))
-    for _ in judgments("sft-judge"):
-        pass
+    for stage in judged_stages(config.rounds)[1:]:
+        for _ in judgments(stage):
+            pass
     return counts
 
 

@@ -16,6 +16,7 @@ from cai.report.filter_rows import Filter, Value
 from cai.report.shift import summarise
 from cai.report.status import read_json, shard_reports
 from cai.report.tally import tally
+from cai.rounds import plays_itself
 from cai.rows import Judgment
 from cai.store import write_json
 
@@ -26,8 +27,11 @@ NOTES = 4  # a group
 
 
 def judge_stage(config: RunConfig) -> str:
-    """The stage whose judgments become the preference pairs."""
-    return "sft-judge" if config.recipe == "paper" else "judge"
+    """The stage whose judgments become the preference pairs, in the first round of DPO where there are several.
+
+    In self-play, where none do, the one that verifies revisions.
+    """
+    return "sft-judge" if config.recipe == "paper" and not plays_itself(config) else "judge"
 
 
 def write_filter(config: RunConfig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cai.config.training import POLICIES
+from cai.config.training import evaluated
 from cai.report.tables import plain
 
 TITLES = ("words", "against base", "distinct-1/2", "self-BLEU", "same opening", "copies")
@@ -52,8 +52,8 @@ def print_replies(evaluation: Mapping[str, Any], console: Console) -> None:
 
 
 def _replies(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name in ("base", *POLICIES):
-        if name in evaluation and "replies" in evaluation[name]:
+    for name in evaluated(evaluation):
+        if "replies" in evaluation[name]:
             yield name, evaluation[name]["replies"]
 
 

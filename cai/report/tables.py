@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from cai.config.training import POLICIES
+from cai.config.training import evaluated
 
 METRICS = {"harmless": "harmless ↑", "helpful": "helpful ↑", "overrefusal": "over-refusal ↓"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -103,9 +103,8 @@ def evaluation_table(evaluation: dict[str, Any]) -> Table:
     for title in METRICS.values():
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
-    for name in ("base", *POLICIES):
-        if name in evaluation:
-            rates = [evaluation[name].get(metric) for metric in METRICS]
-            counts = "/".join(str(rate["n"] if rate else 0) for rate in rates)
-            table.add_row(name, *(percent(rate) for rate in rates), counts)
+    for name in evaluated(evaluation):
+        rates = [evaluation[name].get(metric) for metric in METRICS]
+        counts = "/".join(str(rate["n"] if rate else 0) for rate in rates)
+        table.add_row(name, *(percent(rate) for rate in rates), counts)
     return table

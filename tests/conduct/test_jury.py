@@ -122,7 +122,7 @@ async def test_a_clamp_is_applied_to_the_dataset_alone(tmp_path: Path) -> None:
     """Setting it asks nothing and judges nothing again; the same pairs come out with a p up to it."""
 
     def kept() -> dict[str, float]:
-        return {pair.id: pair.p for pair in read_stage(config, "pairs", Pair)}
+        return {pair.id: pair.p or 0.0 for pair in read_stage(config, "pairs", Pair)}
 
     async with wire_server(reply=obliging, models=NAMES) as server:
         config = judged_run(tmp_path, server, {"jury": ["x", "y"]})

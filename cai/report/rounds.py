@@ -1,0 +1,100 @@
+"""What each round of DPO came to: samples, pairs, what was dropped on the way, what it replayed, and its cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from cai.report.tables import cost_cell, plain, thousands
+from cai.rounds import Round, rounds
+
+
+def rounds_done(config: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rounds of a stored config that have begun, from the totals of its stages; none of a run without any.
+
+    `dropped`: samples and pairs by reason. `learned`: pairs that its model was trained on, its own and `replayed`
+    ones; None until both are there.
+    """
+    section = config["dpo"] or {}
+    count, alone = section.get("rounds", 1), section.get("self_play", False)
+    if config["recipe"] != "paper" or (count == 1 and not alone):
+        return []
+    replay = bool(section["replay"])
+    return [_done(one, stages, replay) for one in rounds(count) if one.generate in stages]
+
+
+def _done(one: Round, stages: Mapping[str, Mapping[str, Any]], replay: bool) -> dict[str, Any]:
+    own = {name: found for name, found in stages.items() if name.startswith(f"{one.sampled}-")}
+    dropped: Counter[str] = Counter()
+    for name in (one.generate, one.judge, one.pairs):
+        dropped.update(stages[name]["drops"] if name in stages else {})
+    needed = [one.pairs, one.replay] if replay and one.number > 1 else [one.pairs]
+    kept = [stages[name]["rows_out"] for name in needed if name in stages]
+    costs = [found["cost"] for found in own.values()]
+    return {
+        "round": one.number,
+        "sampled": one.sampled,
+        "model": one.model,
+        "samples": stages[one.generate]["rows_out"],
+        "pairs": stages[one.pairs]["rows_out"] if one.pairs in stages else None,
+        "dropped": dict(sorted(dropped.items())),
+        "replayed": stages[one.replay]["rows_out"] if one.replay in stages else 0,
+        "learned": sum(kept) if len(kept) == len(needed) else None,
+        **{key: sum(found[key] for found in own.values()) for key in ("calls", *TOKENS)},
+        "cost": None if None in costs else sum(costs),
+    }
+
+
+TOKENS = ("prompt_tokens", "completion_tokens")
+TITLES = (
+    "round",
+    "policy",
+    "samples",
+    "pairs",
+    "dropped",
+    "replayed",
+    "learned from",
+    "calls",
+    "tokens in/out",
+)
+
+
+def round_rows(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A round's cells under TITLES and, last, its cost; texts are ours and the reasons of drops."""
+    return [
+        [
+            str(one["round"]),
+            f"{one['sampled']} → {one['model']}",
+            f"{one['samples']:,}",
+            _count(one["pairs"]),
+            ", ".join(f"{reason} {count:,}" for reason, count in one["dropped"].items()),
+            f"{one['replayed']:,}",
+            _count(one["learned"]),
+            f"{one['calls']:,}",
+            "/".join(thousands(one[key]) for key in TOKENS),
+            cost_cell(one["cost"]),
+        ]
+        for one in found
+    ]
+
+
+def rounds_table(found: Sequence[Mapping[str, Any]]) -> Table:
+    """The rounds in the terminal; cost where a price is known."""
+    priced = any(one["cost"] for one in found)
+    table = Table(title="rounds of DPO", title_justify="left")
+    for title in (*TITLES, *(("cost $",) if priced else ())):
+        left = title in ("policy", "dropped")
+        table.add_column(
+            title, justify="left" if left else "right", no_wrap=title not in ("dropped", "learned from")
+        )
+    for cells in round_rows(found):
+        cells[4] = plain(cells[4].replace(", ", "\n"))
+        table.add_row(*(cells if priced else cells[:-1]))
+    return table
+
+
+def _count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
