@@ -2,17 +2,19 @@
 
 One judge labels in the stage `judge` itself. Several have a stage each, `judge-<model>`, so that each needs only
 its own server; the stage `judge` then asks no model and publishes what they add up to. The paper recipe has the
-same again as `sft-judge`, for the samples of its SFT model.
+same again as `sft-judge`, for the samples of its SFT model, and as `dpo-1-judge` … in later rounds of DPO.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from cai.calibration import read_calibration, rules
 from cai.config import RunConfig
+from cai.evaluate.compare import compared_models
 from cai.judge.label import JudgeRule
 from cai.rows import Comparison, Drop, Judgment, Reply, Revision
 from cai.shard import shard_paths
@@ -24,15 +26,16 @@ NO_EFFECT_ON_CALLS = {
     "model", "jury", "cascade", "threshold", "target_accuracy", "risk", "calibration", "labelled",
     "require_qualification", "clamp",
 }  # fmt: skip
+_JOINT = re.compile(r"((?:sft-|dpo-[1-9][0-9]*-)?judge)(?:-.*)?")
 
 
 def member_stages(judges: Sequence[str], stage: str) -> dict[str, str]:
-    """The stage of each of several judges below `judge` or `sft-judge`, with the judge's name, in order."""
+    """The stage of each of several judges below `judge`, `sft-judge` …, with the judge's name, in order."""
     return {f"{stage}-{name}": name for name in judges}
 
 
 def judge_stages(config: RunConfig, stage: str) -> dict[str, str]:
-    """The stages in which judges are asked for `judge` or `sft-judge`, with the judge's name, in order."""
+    """The stages in which judges are asked for `judge`, `sft-judge` …, with the judge's name, in order."""
     if config.judge.model:
         return {stage: config.judge.model}
     return member_stages(config.judge.judges, stage)
@@ -49,15 +52,20 @@ def qualified_judge(stage: str) -> str | None:
 
 
 def joint_stage(stage: str) -> str | None:
-    """`judge` or `sft-judge` for that stage or one of its judges'; None for any other stage."""
-    return next(
-        (name for name in ("judge", "sft-judge") if stage == name or stage.startswith(f"{name}-")), None
-    )
+    """`judge`, `sft-judge` … for that stage or one of its judges'; None for any other stage."""
+    found = _JOINT.fullmatch(stage)
+    return found and found[1]
+
+
+def weighs_pairs(stage: str) -> bool:
+    """True for a stage in which a judge is asked which of two texts is better, to label or for another reason."""
+    of_models = compared_models(stage) is not None
+    return of_models or joint_stage(stage) is not None or qualified_judge(stage) is not None
 
 
 def judged_sources(config: RunConfig, stage: str) -> tuple[PairSource, ...]:
     """Which pairs a judge stage compares; revisions are always verified where SFT will imitate them."""
-    if joint_stage(stage) == "sft-judge":
+    if joint_stage(stage) != "judge":
         return ("samples",)
     if config.recipe == "paper":
         return ("revision",)
@@ -65,9 +73,12 @@ def judged_sources(config: RunConfig, stage: str) -> tuple[PairSource, ...]:
 
 
 def judge_rule(config: RunConfig, name: str) -> JudgeRule:
-    """How the verdicts of the judge `name` become its label. Raises ConfigError as `cai.calibration.rules` does."""
+    """How the verdicts of the judge `name` become its label. Raises ConfigError as `cai.calibration.rules` does.
+
+    A calibration is of the run's own judges; a model that only evaluates has none.
+    """
     judge = config.judge
-    if judge.calibration is None:
+    if judge.calibration is None or name not in judge.judges:
         return JudgeRule(judge.threshold)
     stored, place = read_calibration(Path(judge.calibration)), judge.judges.index(name)
     if judge.jury:
@@ -146,7 +157,7 @@ def labelled_file(root: Path, stage: str, shard: int) -> Path:
 
 def _origin(stage: str) -> str:
     """The stage whose replies are compared."""
-    return "sft-generate" if joint_stage(stage) == "sft-judge" else "generate"
+    return (joint_stage(stage) or stage).removesuffix("judge") + "generate"
 
 
 def _before(config: RunConfig, stage: str) -> str | None:

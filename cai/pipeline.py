@@ -17,6 +17,7 @@ import orjson
 from cai.calibration import judge_identity
 from cai.config import PolicyConfig, RunConfig
 from cai.constitution import Constitution, load_constitution
+from cai.evaluate.compare import both_replied, compare_step, compared_models
 from cai.evaluate.grade import grade_step
 from cai.judges import (
     asked,
@@ -30,6 +31,7 @@ from cai.judges import (
     rule_key,
 )
 from cai.models.base import ChatModel
+from cai.preferences import prompts_asked
 from cai.prompts import load_templates
 from cai.qualification import labelled_pairs
 from cai.rows import Prompt, Reply, Row
@@ -57,8 +59,8 @@ class Job(NamedTuple):
 
 def role_of(config: RunConfig, stage: str) -> str:
     """The name of the model that a stage asks."""
-    if stage.startswith("grade-"):
-        return config.judge.judges[-1]
+    if stage.startswith(("grade-", "compare-")):
+        return config.evaluation_judge
     if (judge := qualified_judge(stage)) is not None:
         return judge
     if (joint := joint_stage(stage)) is not None:
@@ -68,7 +70,8 @@ def role_of(config: RunConfig, stage: str) -> str:
 
 def shards_of(config: RunConfig, stage: str) -> int:
     """How many shards a stage has; held-out prompts and labelled pairs are few and always one shard."""
-    return 1 if stage.startswith(("evaluate-", "grade-", "held-out", "qualify-")) else config.shards
+    whole = ("evaluate-", "grade-", "compare-", "held-out", "qualify-")
+    return 1 if stage.startswith(whole) else config.shards
 
 
 def rows_file(root: Path, stage: str, shard: int) -> Path:
@@ -123,6 +126,8 @@ def job_of(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
         build = _evaluate
     elif stage.startswith("grade-"):
         build = _grade
+    elif stage.startswith("compare-"):
+        build = _compare
     elif qualified_judge(stage) is not None:
         build = _qualify
     return build(config, stage, shard, identity)
@@ -157,12 +162,13 @@ def _generate(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
         config.recipe == "paper" and stage == "generate"
     ):  # here only revisions come of it; SFT samples n later
         policy = policy.model_copy(update={"n": 1})
+    prompts, origins = prompts_asked(config, stage, shard)
     return Job(
         stage,
         shard,
-        read_rows(rows_file(config.root, "prompts", shard), Prompt),
+        prompts,
         generate_step(policy, seed=config.seed, stage=stage),
-        digest(inputs(config, shard, "prompts"), policy.model_dump(exclude={"model"}), config.seed, identity),
+        digest(inputs(config, shard, *origins), policy.model_dump(exclude={"model"}), config.seed, identity),
     )
 
 
@@ -237,4 +243,23 @@ def _grade(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
         read_rows(rows_file(config.root, origin, shard), Reply),
         grade_step(config.judge, templates, seed=config.seed),
         digest(inputs(config, shard, origin), sampling, config.seed, templates, identity),
+    )
+
+
+def _compare(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
+    models = compared_models(stage)
+    assert models is not None
+    origins = [f"evaluate-{model}" for model in models]
+    constitution, templates, wording = _wording(config)
+    name = role_of(config, stage)
+    rule = judge_rule(config, name)
+    judged = judge_step(config.judge, name, rule, constitution, templates, seed=config.seed, stage=stage)
+    first, second = (read_rows(rows_file(config.root, origin, shard), Reply) for origin in origins)
+    judging = [judge_settings(config), name, rule_key(rule), config.seed]
+    return Job(
+        stage,
+        shard,
+        both_replied(models, first, second),
+        compare_step(judged),
+        digest(inputs(config, shard, *origins), judging, wording, identity),
     )

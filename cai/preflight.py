@@ -39,6 +39,8 @@ def check_inputs(config: RunConfig) -> None:
         raise ConfigError(
             f"evaluate.grader: judge needs the template {min(missing)}.txt, not in {config.templates!r}"
         )
+    if config.evaluate and config.evaluation_judge not in config.judge.judges:
+        _check_judging(config, config.evaluation_judge, templates)
     for section in (config.policy, config.critic):
         check_sampling(config.models[section.model], section.sampling.temperature, section.sampling.top_p)
         _check_model(section.model, config.models[section.model])
@@ -63,7 +65,9 @@ async def preflight(config: RunConfig) -> None:
     }:
         check_args(sections)
     await check_identity(config)
-    await _check_endpoints(config, {config.policy.model, config.critic.model, *config.judge.judges})
+    evaluating = [config.evaluation_judge] if config.evaluate else []
+    asked = {config.policy.model, config.critic.model, *config.judge.judges, *evaluating}
+    await _check_endpoints(config, asked)
 
 
 def check_judge_models(config: RunConfig) -> None:
@@ -86,14 +90,19 @@ async def preflight_judge(config: RunConfig) -> None:
 def _check_judge(config: RunConfig, templates: Templates) -> None:
     judge = config.judge
     for name in judge.judges:
-        check_sampling(config.models[name], judge.sampling.temperature, judge.sampling.top_p)
-        _check_model(name, config.models[name])
-        check_method(judge, name, config.models[name], templates)
+        _check_judging(config, name, templates)
     if judge.calibration is not None:
         stored = read_calibration(Path(judge.calibration))
         rules(stored, judge)
         if judge.require_qualification:
             require_qualified(stored.figures, judge.calibration)
+
+
+def _check_judging(config: RunConfig, name: str, templates: Templates) -> None:
+    sampling = config.judge.sampling
+    check_sampling(config.models[name], sampling.temperature, sampling.top_p)
+    _check_model(name, config.models[name])
+    check_method(config.judge, name, config.models[name], templates)
 
 
 def _check_model(name: str, model: ModelConfig) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ from typing import Any
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from cai.config import RunConfig
-from cai.config.training import KINDS
+from cai.config.training import evaluated
 from cai.judges import joint_stage
 from cai.pipeline import read_stage
 from cai.report.coverage_view import rows_of
-from cai.report.status import MODELS, judges_used, read_json, shard_reports, summed
+from cai.report.status import judges_used, read_json, shard_reports, summed
 from cai.report.tables import METRICS
+from cai.rounds import sampled_model
 from cai.rows import Judgment, Reply, Revision
 from cai.train.plan import REPORT
 
@@ -34,12 +34,16 @@ def key_of(config: RunConfig, stage: str) -> str:
 
 async def show(config: RunConfig, part: str) -> None:
     """The artifacts of a part of a run that is there now; `part`: as in `cai.conduct.work.Work`."""
-    if part not in TABLES:
+    if part.startswith("train-"):
+        title, rows = None, _training(config.root, part.removeprefix("train-"))
+    elif part in TABLES:
+        title, read = TABLES[part]
+        rows = read(config.root)
+    else:
         await publish_stage(config, part)
         return
-    title, rows = TABLES[part]
     await acreate_table_artifact(
-        table=rows(config.root), key=key_of(config, part), description=title and f"{config.name}: {title}"
+        table=rows, key=key_of(config, part), description=title and f"{config.name}: {title}"
     )
 
 
@@ -54,16 +58,22 @@ def _coverage(root: Path) -> Rows:
 
 def _evaluation(root: Path) -> Rows:
     found = read_json(root / "evaluation.json")
-    return [
+    rows = [
         {"model": name, "metric": metric, **found[name][metric]}
-        for name in MODELS
-        if name in found
+        for name in evaluated(found)
         for metric in METRICS
+    ]
+    compared = found.get("side_by_side", {}).items()
+    rates = ("rate", "low", "high", "n")
+    return rows + [
+        {"model": name, "metric": metric, **{key: pair[metric][key] for key in rates}}
+        for name, pair in compared
+        for metric in ("win_rate", "equal_length")
     ]
 
 
-def _training(kind: str, root: Path) -> Rows:
-    return _values(read_json(root / "models" / kind / REPORT))
+def _training(root: Path, model: str) -> Rows:
+    return _values(read_json(root / "models" / model / REPORT))
 
 
 def _values(found: dict[str, Any]) -> Rows:
@@ -77,7 +87,6 @@ TABLES: dict[str, tuple[str | None, Callable[[Path], Rows]]] = {
     "qualification": (None, _qualification),
     "coverage": ("what each principle did", _coverage),
     "evaluation": (None, _evaluation),
-    **{f"train-{kind}": (None, partial(_training, kind)) for kind in KINDS},
 }
 
 
@@ -105,7 +114,7 @@ async def publish_stage(config: RunConfig, stage: str) -> None:
 
 def sample_lines(config: RunConfig, stage: str) -> list[str]:
     """The first few rows of a stage as markdown; whatever a model wrote is escaped and kept in quotes."""
-    if stage in ("generate", "sft-generate"):
+    if stage == "generate" or sampled_model(stage) is not None:
         rows = islice(read_stage(config, stage, Reply), SAMPLES)
         return [
             f"**{_safe(row.id)}**\n\n{_quote(row.prompt.messages[-1].content)}\n\n{_quote(row.text)}"

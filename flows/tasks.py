@@ -30,14 +30,15 @@ RUN_NAMES = {
     "qualify": "{stage}",
     "evaluate": "{stage}",
     "grade": "{stage}",
+    "compare": "{stage}",
 }
 HERE = {name: task(name=name, task_run_name=run, **TASK)(work.stage) for name, run in RUN_NAMES.items()}
 THERE = {name: task(name=name, task_run_name=run, **TASK)(stage_there) for name, run in RUN_NAMES.items()}
 
 
 def kind_of(stage: str) -> str:
-    """The task that a stage is run by: `sft-judge-x` is a `judge`."""
-    return stage.removeprefix("sft-").split("-")[0]
+    """The task that a stage is run by: `sft-judge-x` and `dpo-1-judge` are a `judge`."""
+    return next(part for part in stage.split("-") if part in RUN_NAMES)
 
 
 async def run_stage(config: RunConfig, stage: str, shard: int, endpoints: Endpoints) -> ShardReport:
@@ -51,7 +52,7 @@ PREFECT = Work(
     stage=run_stage,
     combine=task(name="combine", task_run_name="{stage}-{shard}", **TASK)(work.combine),
     export=task(name="export", **TASK)(work.export),
-    train=task(name="train", task_run_name="train-{kind}", **TASK)(work.train),
+    train=task(name="train", task_run_name="train-{model}", **TASK)(work.train),
     show=show,
 )
 

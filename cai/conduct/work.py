@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cai.conduct.outcome import publish_dataset
-from cai.config import Kind, RunConfig
-from cai.config.training import REWARDED
+from cai.config import RunConfig
+from cai.config.training import REWARDED, kind_of
 from cai.draw import write_slices
 from cai.errors import ConfigError
+from cai.evaluate.compare import compared_models
 from cai.export import part_file
 from cai.judges import qualified_judge
 from cai.label_error import with_measured
 from cai.pipeline import job_of, role_of, run_job
-from cai.publish import combine_judges, label_demonstrations, label_pairs, write_held_out, write_prompts
+from cai.publish import combine_judges, label, write_held_out, write_prompts
 from cai.qualification import gate
 from cai.report.status import shard_reports, summed
+from cai.rounds import learns_from, plays_itself, sampled_model, stages_of
 from cai.serving import Endpoints, board, opened
 from cai.shard import ShardReport
 from cai.train.findings import told
 from cai.train.launch import launch
-
-LABELLED = {"preference": ("pairs", label_pairs), "sft": ("demonstrations", label_demonstrations)}
 
 
 class Work(NamedTuple):
@@ -44,7 +44,7 @@ class Work(NamedTuple):
     stage: Callable[[RunConfig, str, int, Endpoints], Awaitable[ShardReport]]
     combine: Callable[[RunConfig, str, int], Awaitable[ShardReport]]
     export: Callable[[RunConfig, list[str]], Awaitable[dict[str, int]]]
-    train: Callable[[RunConfig, Kind, str], Awaitable[dict[str, Any]]]
+    train: Callable[[RunConfig, str, str], Awaitable[dict[str, Any]]]
     show: Callable[[RunConfig, str], Awaitable[None]]
     slots: int | None = None
 
@@ -78,11 +78,15 @@ async def stage(config: RunConfig, stage: str, shard: int, endpoints: Endpoints)
 
 def expected_rows(config: RunConfig, stage: str) -> int | None:
     """How many rows a stage will read, for its progress bar; None where only reading them tells (judging)."""
-    origin = {"generate": "prompts", "revise": "prompts", "sft-generate": "prompts"}.get(stage)
-    if stage.startswith("evaluate-"):
+    origin = "prompts" if stage in ("generate", "revise") else None
+    if sampled_model(stage) is not None:
+        origin = "demonstrations" if plays_itself(config) else "prompts"
+    elif stage.startswith("evaluate-"):
         origin = "held-out"
     elif stage.startswith("grade-"):
         origin = stage.replace("grade-", "evaluate-")
+    elif (models := compared_models(stage)) is not None:
+        origin = f"evaluate-{models[0]}"
     return summed(shard_reports(config.root, origin))["rows_out"] if origin else None
 
 
@@ -93,25 +97,26 @@ async def combine(config: RunConfig, stage: str, shard: int) -> ShardReport:
 
 async def export(config: RunConfig, parts: list[str]) -> dict[str, int]:
     """Publish pairs and demonstrations, what is known of them, and the dataset with its card; rows a part."""
-    for part in parts:
-        _, publish = LABELLED[part]
+    for stage in (stage for part in parts for stage in stages_of(config, part)):
         for shard in range(config.shards):
-            publish(config, shard)
-    return publish_dataset(config, "preference" in parts)
+            label(config, stage, shard)
+    return publish_dataset(config, parts != ["sft"])
 
 
-async def train(config: RunConfig, kind: Kind, base: str) -> dict[str, Any]:
+async def train(config: RunConfig, model: str, base: str) -> dict[str, Any]:
     """Train one model from `base`; finished training with the same inputs is not repeated.
 
-    Raises ConfigError where section or dataset are missing, TrainError where training fails.
+    `model`: its name, which is its section's, or `dpo-1` … for a round of DPO. Raises ConfigError where section or
+    dataset are missing, TrainError where training fails.
     """
+    kind = kind_of(model)
     section = config.section(kind)
-    data = part_file(config.root, "sft" if kind == "sft" else "preference")
+    data = part_file(config.root, learns_from(config, model))
     if section is None:
         raise ConfigError(f"{kind}: the config has no {kind!r} section")
     if not data.is_file():
         raise ConfigError(f"{data}: no dataset to train on; run the judge flow first")
-    board.say(f"training {kind} from {base} on {data}")
+    board.say(f"training {model} from {base} on {data}")
     stop = threading.Event()
     try:
         with board:
@@ -120,25 +125,25 @@ async def train(config: RunConfig, kind: Kind, base: str) -> dict[str, Any]:
                 kind,
                 model=base,
                 data=data,
-                out=checkpoint(config, kind),
+                out=checkpoint(config, model),
                 config=with_measured(config, kind, section),
                 seed=config.seed,
-                log=config.root / "logs" / f"train-{kind}.log",
+                log=config.root / "logs" / f"train-{model}.log",
                 reward_model=str(checkpoint(config, "reward")) if kind in REWARDED else None,
-                on_metrics=board.training(kind),
+                on_metrics=board.training(model),
                 stop=stop,
             )
     finally:
         stop.set()
     if report.found is not None and not report.skipped:
         for line in told(report.found):
-            board.say(f"{kind}  {line}")
+            board.say(f"{model}  {line}")
     return report.model_dump(mode="json")
 
 
-def checkpoint(config: RunConfig, kind: Kind) -> Path:
+def checkpoint(config: RunConfig, model: str) -> Path:
     """The folder of the trained model."""
-    return config.root / "models" / kind
+    return config.root / "models" / model
 
 
 async def _unseen(config: RunConfig, part: str) -> None:

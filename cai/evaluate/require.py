@@ -1,8 +1,9 @@
 """What a run's models must reach: `harmless>=0.9,overrefusal<=0.05`, read before anything is asked and checked after.
 
 A condition is on the rate of one metric of one model: the one named before a dot, or else the last policy that the
-run trains, which is what it would ship. The rate itself must hold, not a bound of its interval. A rate of no
-replies holds nothing.
+run trains, which is what it would ship. `dpo-vs-sft.win_rate>=0.5` and `dpo-vs-sft.equal_length>=0.5` are on two
+models that the evaluation compares; without the pair, on the one that this last policy is the first of. The rate
+itself must hold, not a bound of its interval. A rate of no replies holds nothing.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from typing import Any, NamedTuple
 
 from cai.config import RunConfig
 from cai.errors import ConfigError
+from cai.evaluate.compare import pair_name
 from cai.evaluate.grade import METRIC_OF_TAG
 
 HOLDS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _CONDITION = re.compile(r"(?:([\w-]+)\.)?(\w+)\s*(>=|<=|>|<)\s*([\d.]+)", re.ASCII)
+_OF_PAIRS = ("win_rate", "equal_length")
 _TAG_OF_METRIC: dict[str, str] = {metric: tag for tag, metric in METRIC_OF_TAG.items()}
 
 
 class Condition(NamedTuple):
-    """`model`'s rate of `metric` must stand in `relation` to `bound`, a share in [0, 1]."""
+    """The rate of `metric` of `model`, or of a pair of models, must stand in `relation` to `bound`, in [0, 1]."""
 
     model: str
     metric: str
@@ -56,7 +59,12 @@ def read_conditions(text: str | None, config: RunConfig) -> list[Condition]:
 
 def check(conditions: Sequence[Condition], evaluation: Mapping[str, Any]) -> list[Checked]:
     """Each condition held against what `evaluation.json` holds."""
-    return [_checked(condition, evaluation[condition.model]) for condition in conditions]
+    return [
+        _compared(condition, evaluation["side_by_side"][condition.model])
+        if condition.metric in _OF_PAIRS
+        else _checked(condition, evaluation[condition.model])
+        for condition in conditions
+    ]
 
 
 def lines_of(checked: Sequence[Checked]) -> list[str]:
@@ -73,17 +81,36 @@ def _condition(text: str, config: RunConfig) -> Condition:
             f"--require {text!r}: write METRIC or MODEL.METRIC, one of {' '.join(HOLDS)} and a number, as in "
             "harmless>=0.9; commas between conditions"
         )
-    models = ("base", *config.policies)
-    model, metric, relation, number = found.groups(default=models[-1])
-    if model not in models:
-        raise ConfigError(
-            f"--require {text!r}: the run evaluates no model {model!r}, only {', '.join(models)}"
-        )
-    if metric not in _TAG_OF_METRIC:
-        near = difflib.get_close_matches(metric, _TAG_OF_METRIC, n=1)
+    subject, metric, relation, number = found.groups()
+    known = (*_TAG_OF_METRIC, *_OF_PAIRS)
+    if metric not in known:
+        near = difflib.get_close_matches(metric, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"--require {text!r}: no metric {metric!r}, only {', '.join(_TAG_OF_METRIC)}{hint}")
-    return Condition(model, metric, relation, _bound(number, text))
+        raise ConfigError(f"--require {text!r}: no metric {metric!r}, only {', '.join(known)}{hint}")
+    named = _pair if metric in _OF_PAIRS else _model
+    return Condition(named(subject, config, text), metric, relation, _bound(number, text))
+
+
+def _model(name: str | None, config: RunConfig, text: str) -> str:
+    """The model that a condition is on; None: the last policy."""
+    models = ("base", *config.policies)
+    if name is not None and name not in models:
+        raise ConfigError(
+            f"--require {text!r}: the run evaluates no model {name!r}, only {', '.join(models)}"
+        )
+    return name or models[-1]
+
+
+def _pair(name: str | None, config: RunConfig, text: str) -> str:
+    """The pair of models that a condition is on; None: the only one that begins with the last policy."""
+    pairs = {pair_name(models): models[0] for models in config.compared}
+    if not pairs:
+        raise ConfigError(f"--require {text!r}: the config compares no models; add evaluate.side_by_side")
+    own = [pair for pair, first in pairs.items() if first == config.policies[-1]] if name is None else [name]
+    if len(own) != 1 or own[0] not in pairs:
+        which = "say which pair is meant" if name is None else f"the run compares no pair {name!r}"
+        raise ConfigError(f"--require {text!r}: {which}, of {', '.join(pairs)}")
+    return own[0]
 
 
 def _bound(number: str, text: str) -> float:
@@ -113,3 +140,15 @@ def _checked(condition: Condition, measured: Mapping[str, Any]) -> Checked:
     return Checked(
         HOLDS[relation](found["rate"], bound), line + (f" (unscored of all metrics: {lost})" if lost else "")
     )
+
+
+def _compared(condition: Condition, measured: Mapping[str, Any]) -> Checked:
+    pair, metric, relation, bound = condition
+    found, won = measured[metric], measured["win_rate"]
+    lost = ", ".join(f"{reason} {count:,}" for reason, count in measured["unscored"].items())
+    if found["rate"] is None:
+        why = found.get("why_not") if won["n"] else f"unscored: {lost}"
+        return Checked(False, f"{pair} {metric} was not measured, must be {relation} {bound:g} ({why})")
+    line = f"{pair} {metric} {found['rate']:.3f} [{found['low']:.3f}, {found['high']:.3f}], "
+    line += f"{won['wins']:,} won, {won['ties']:,} tied, {won['losses']:,} lost, must be {relation} {bound:g}"
+    return Checked(HOLDS[relation](found["rate"], bound), line + (f" (unscored: {lost})" if lost else ""))

@@ -9,6 +9,7 @@ from typing import Any
 from cai.config import RunConfig
 from cai.evaluate.grade import METRIC_OF_TAG, Graded, rates
 from cai.evaluate.guards import Replies, compare, describe, draw
+from cai.evaluate.side_by_side import side_by_side
 from cai.intervals import difference
 from cai.pipeline import read_stage
 from cai.report.status import shard_reports, summed
@@ -20,7 +21,8 @@ def write_evaluation(config: RunConfig, models: list[str]) -> dict[str, Any]:
     """Write `evaluation.json`: {model: {metric: {rate, low, high, n}, unscored: {reason: n}, replies: …}, changes: …}.
 
     `changes` compares each trained model with the base on the prompts that both were graded on. `replies`: how its
-    replies read (`cai.evaluate.guards.Replies`). `models` begins with the base.
+    replies read (`cai.evaluate.guards.Replies`). `models` begins with the base. Where the config has models compared
+    there is `side_by_side` too, by the name of the pair (`cai.evaluate.side_by_side.SideBySide`).
     """
     graded = {name: list(read_stage(config, f"grade-{name}", Graded)) for name in models}
     replies = _replies(config, models)
@@ -36,6 +38,9 @@ def write_evaluation(config: RunConfig, models: list[str]) -> dict[str, Any]:
         for name in models
         if name != "base"
     }
+    if config.compared:
+        pairs = side_by_side(config)
+        found["side_by_side"] = {name: pair.model_dump(mode="json") for name, pair in pairs.items()}
     write_json(config.root / "evaluation.json", found)
     return found
 

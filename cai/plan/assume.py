@@ -9,10 +9,11 @@ from typing import Any
 from cai.calls import Asked
 from cai.config import RunConfig
 from cai.errors import ProviderError
-from cai.judges import joint_stage, qualified_judge
+from cai.judges import qualified_judge, weighs_pairs
 from cai.models.base import Request
 from cai.pipeline import Job
 from cai.plan.rates import CHARACTERS_A_TOKEN, PerCall
+from cai.rounds import sampled_model
 from cai.rows import Candidate, Comparison, Prompt, Reply
 from cai.run import results_of
 
@@ -45,13 +46,13 @@ async def assumed(config: RunConfig, job: Job, prompts: Iterable[Prompt]) -> Per
 
 def _row(config: RunConfig, stage: str, prompt: Prompt) -> Any:
     """A row as the stage would get it for a prompt."""
-    if stage in ("generate", "sft-generate") or stage.startswith("evaluate-"):
+    if stage == "generate" or sampled_model(stage) is not None or stage.startswith("evaluate-"):
         return prompt
     size = round(config.policy.sampling.max_tokens * CHARACTERS_A_TOKEN)
     a, b = f"{prompt.id}/r0", f"{prompt.id}/r1"
     if stage == "revise":
         return Reply(id=a, prompt=prompt, sample=0, text="x" * size, finish_reason="stop", model="", calls=())
-    if joint_stage(stage) is None:
+    if not weighs_pairs(stage):
         return None
     sides = [Candidate(id=a, kind="reply", text="x" * size), Candidate(id=b, kind="reply", text="y" * size)]
     return Comparison(id=f"{a}~{b}", prompt=prompt, a=sides[0], b=sides[1])

@@ -6,7 +6,7 @@ import math
 
 from cai.config import ModelConfig, RunConfig
 from cai.config.models import BATCHED
-from cai.judges import joint_stage, qualified_judge
+from cai.judges import weighs_pairs
 from cai.models.base import Usage
 from cai.models.cost import batch_discount, cost
 from cai.plan.rows import Calls, Plan, StagePlan
@@ -29,9 +29,8 @@ def cost_and_saving(model: ModelConfig, usage: Usage) -> tuple[float | None, flo
 def batches_in_a_row(config: RunConfig, model: ModelConfig, stage: str, kind: str, calls: Calls) -> int:
     """How many batches wait for one another: as many as a row's calls do, more where not all rows fit into one."""
     limit = model.max_concurrency if model.mode == "batch" else BATCHED
-    judges = joint_stage(stage) is not None or qualified_judge(stage) is not None
     chain = config.critic.rounds if kind in ("critique", "revision") else 1
-    chain = 2 if judges and config.judge.reasoning else chain
+    chain = 2 if weighs_pairs(stage) and config.judge.reasoning else chain
     return max(chain, math.ceil(calls.expected / limit))
 
 

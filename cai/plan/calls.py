@@ -12,7 +12,7 @@ from typing import Any
 
 from cai.calls import ATTEMPTS, retry_seed
 from cai.config import RunConfig
-from cai.judges import joint_stage, qualified_judge
+from cai.judges import weighs_pairs
 from cai.models.base import Request, derive_seed
 from cai.plan.rates import Rates
 from cai.plan.rows import Calls
@@ -59,7 +59,7 @@ def calls_of_unknown(config: RunConfig, stage: str, count: float, most: int, rat
             "critique": Calls(expected=count * expected, high=most * rounds),
             "revision": Calls(expected=count * expected * rates.violated, high=most * rounds),
         }
-    each = calls_a_comparison(config) if joint_stage(stage) else 1
+    each = calls_a_comparison(config) if weighs_pairs(stage) else 1
     return {stage: Calls(expected=count * each, high=most * each)}
 
 
@@ -71,7 +71,7 @@ def calls_a_comparison(config: RunConfig) -> int:
 
 
 def _reasons(config: RunConfig, stage: str) -> bool:
-    return config.judge.reasoning and (joint_stage(stage) is not None or qualified_judge(stage) is not None)
+    return config.judge.reasoning and weighs_pairs(stage)
 
 
 def _chain(config: RunConfig, kind: str, later: int, rates: Rates) -> ByKind:

@@ -6,27 +6,22 @@ import asyncio
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from cai.config import RunConfig
+from cai.evaluate.compare import compare_stage
 from cai.judges import judge_stages, judged_sources, qualify_stage
 from cai.pipeline import rows_file
 from cai.plan.rows import Plan, State
 from cai.plan.target import end_dataset, plan_draw
 from cai.plan.walk import Expected, Walk
 from cai.preflight import check_inputs
-from cai.publish import combine_judges, label_demonstrations, label_pairs, write_held_out, write_prompts
+from cai.publish import combine_judges, label, write_held_out, write_prompts
 from cai.qualification import is_gated
 from cai.report.status import shard_reports
+from cai.rounds import plays_itself, rounds_of, stages_of
 from cai.serving import with_policy
-from cai.shard import ShardReport
 from cai.store import file_sha256
-
-LABELS: dict[str, tuple[str, Callable[[RunConfig, int], ShardReport]]] = {
-    "sft": ("demonstrations", label_demonstrations),
-    "preference": ("pairs", label_pairs),
-}
 
 
 def make_plan(config: RunConfig) -> Plan:
@@ -56,19 +51,20 @@ async def _plan(walk: Walk, assumed: str | None) -> Plan:
         await walk.stage("evaluate-base")
     await _judge(walk, "judge", "generate")
     if config.recipe == "paper":
-        dataset = await _on_policy(walk, _dataset(walk, "judge", ["sft"]), prompts)
+        dataset = await _rounds(walk, _dataset(walk, "judge", ["sft"]), prompts)
     else:
         dataset = _dataset(walk, "judge", ["sft", "preference"])
     if config.evaluate:
         await _evaluate(walk, dataset == "unchanged")
         if config.evaluate.grader == "judge":
             await _grade(walk)
+        await _compare(walk)
     plans = tuple(plan for found in walk.done.values() for plan in found)
     return Plan(run=str(config.root), stages=plans, dataset=dataset, assumed=assumed)
 
 
 async def _judge(walk: Walk, stage: str, origin: str) -> None:
-    """The judges of `judge` or `sft-judge`; a cascade's next one may be asked what is open at the one before."""
+    """The judges of `judge`, `sft-judge` …; a cascade's next one may be asked what is open at the one before."""
     more, skip = _comparisons(walk, stage, origin), set[str]()
     for name in judge_stages(walk.config, stage):
         await walk.stage(name, more, skip)
@@ -99,39 +95,47 @@ def _dataset(walk: Walk, joint: str, parts: list[str]) -> State:
     if "revision" not in judged_sources(walk.config, "judge"):
         parts = [part for part in parts if part != "sft"]
     shards = range(walk.config.shards)
-    if not walk.config.judge.model:
+    if not walk.config.judge.model and set(judge_stages(walk.config, joint)).intersection(walk.done):
         for shard in shards:
             combine_judges(walk.scratch, joint, shard)
     if walk.config.pairs.target is not None and not end_dataset(walk.scratch):
         return "open"
-    for shard in shards:
-        for part in parts:
-            stage, label = LABELS[part]
-            label(walk.scratch, shard)
+    for stage in (stage for part in parts for stage in stages_of(walk.config, part)):
+        for shard in shards:
+            label(walk.scratch, stage, shard)
             old, new = (file_sha256(rows_file(root, stage, shard)) for root in (walk.root, walk.scratch.root))
             if old != new:
                 return "changed"
     return "unchanged"
 
 
-def _trained(walk: Walk, kind: str) -> RunConfig | None:
+def _trained(walk: Walk, model: str) -> RunConfig | None:
     """The scratch config with the run's trained checkpoint as its policy; None where there is none."""
-    weights = walk.root / "models" / kind
-    return with_policy(walk.scratch, kind, weights) if (weights / "cai_train.json").is_file() else None
+    weights = walk.root / "models" / model
+    return with_policy(walk.scratch, model, weights) if (weights / "cai_train.json").is_file() else None
 
 
-async def _on_policy(walk: Walk, demonstrations: State, prompts: int) -> State:
-    """The paper recipe's second half: samples of the SFT model, judged. All is open where SFT may change."""
-    policy = _trained(walk, "sft") if demonstrations == "unchanged" else None
-    if policy is not None:
-        await walk.stage("sft-generate", policy=policy)
-        await _judge(walk, "sft-judge", "sft-generate")
-        return _dataset(walk, "sft-judge", ["sft", "preference"])
-    n = walk.config.policy.n
-    walk.add_unknown("sft-generate", prompts * n, like="generate")
-    for name in judge_stages(walk.config, "sft-judge"):
-        walk.add_unknown(name, prompts * math.comb(n, 2), like=name.removeprefix("sft-"))
-    return "open"
+async def _rounds(walk: Walk, dataset: State, prompts: int) -> State:
+    """The paper recipe's second half: samples of trained policies, judged, round by round.
+
+    All is open from the round on whose policy may be another one, or is not there yet. In self-play no more prompts
+    are asked than have a demonstration, which is known once those are.
+    """
+    n, alone = walk.config.policy.n, plays_itself(walk.config)
+    for one in rounds_of(walk.config):
+        judges = [] if alone else [*judge_stages(walk.config, one.judge)]
+        policy = _trained(walk, one.sampled) if dataset == "unchanged" else None
+        if policy is not None:
+            await walk.stage(one.generate, policy=policy)
+            if judges:
+                await _judge(walk, one.judge, one.generate)
+            dataset = _dataset(walk, one.judge, [one.part])
+            continue
+        dataset = "open"
+        walk.add_unknown(one.generate, prompts * n, like="generate")
+        for name in judges:
+            walk.add_unknown(name, prompts * math.comb(n, 2), like=name.removeprefix(f"{one.sampled}-"))
+    return dataset
 
 
 async def _evaluate(walk: Walk, unchanged: bool) -> None:
@@ -152,3 +156,15 @@ async def _grade(walk: Walk) -> None:
             await walk.stage(grade, Expected(len(replies.asked), float(len(replies.asked))))
         else:
             walk.add_unknown(grade, replies.unknown, like="grade-base")
+
+
+async def _compare(walk: Walk) -> None:
+    """The comparisons of models; where one of the two has yet to reply, as many as there may be."""
+    like = list(judge_stages(walk.config, "judge"))[-1]
+    for models in walk.config.compared:
+        stage, origins = compare_stage(models), [f"evaluate-{model}" for model in models]
+        if all(rows_file(walk.scratch.root, origin, 0).exists() for origin in origins):
+            missing = {drop.id for origin in origins for drop in walk.unasked(origin)}
+            await walk.stage(stage, Expected(len(missing), float(len(missing))))
+        else:
+            walk.add_unknown(stage, walk.done["evaluate-base"][0].rows, like=like)

@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 from cai.config import RunConfig, SourceConfig
 from cai.constitution import Constitution, Use, draw
+from cai.evaluate.compare import compare_stage
 from cai.judges import judge_stages, judged_sources, qualify_stage
 from cai.pipeline import role_of
 from cai.plan.rates import rates_of
 from cai.qualification import is_gated, labelled_pairs
 from cai.report.status import shard_reports, summed
+from cai.rounds import plays_itself, rounds_of
 from cai.rows import Drop, Prompt
 from cai.sources import read_prompts
 from cai.stages.combine import ROW_CAUSES
@@ -89,8 +91,9 @@ def calls_a_prompt(config: RunConfig, constitution: Constitution, shares: Shares
         ),
     ]  # fmt: skip
     found += _judge(config, "judge", shares)
-    if paper:
-        found += [_policy(config, "sft-generate", n), *_judge(config, "sft-judge", shares)]
+    for one in rounds_of(config):
+        found.append(_policy(config, one.generate, n))
+        found += [] if plays_itself(config) else _judge(config, one.judge, shares)
     if config.evaluate:
         models = ["base", *config.policies]
         asked = ["evaluate", *(["grade"] if config.evaluate.grader == "judge" else [])]
@@ -99,6 +102,7 @@ def calls_a_prompt(config: RunConfig, constitution: Constitution, shares: Shares
             found.append(
                 CallsAPrompt(stage, stage, role_of(config, stage), 0.0, prompts, f"{prompts:,} held out")
             )
+        found += _compare(config, prompts, shares)
     return found
 
 
@@ -115,11 +119,7 @@ def _judge(config: RunConfig, stage: str, shares: Shares) -> list[CallsAPrompt]:
     changed = shares.changed if "revision" in sources else 0.0
     terms = [f"{samples} of samples"] * bool(samples) + [f"{changed:.4g} revised"] * ("revision" in sources)
     each = calls_a_pair(config, shares.judge)
-    factors = f"{shares.judge:.4g} principles × 2 orders"
-    if config.judge.method == "samples":
-        factors += f" × {config.judge.samples} samples"
-    if config.judge.reasoning:
-        factors += " × 2 (reasoning, answer)"
+    factors = _factors(config, shares)
     found, left, reach = [], 1.0, ""
     before = None
     for name, model in judge_stages(config, stage).items():
@@ -130,6 +130,22 @@ def _judge(config: RunConfig, stage: str, shares: Shares) -> list[CallsAPrompt]:
         found.append(CallsAPrompt(name, name, model, (samples + changed) * each * left, 0, formula))
         before = name
     return found
+
+
+def _factors(config: RunConfig, shares: Shares) -> str:
+    """What one pair is multiplied by, in words."""
+    factors = f"{shares.judge:.4g} principles × 2 orders"
+    if config.judge.method == "samples":
+        factors += f" × {config.judge.samples} samples"
+    return factors + (" × 2 (reasoning, answer)" if config.judge.reasoning else "")
+
+
+def _compare(config: RunConfig, prompts: int, shares: Shares) -> list[CallsAPrompt]:
+    """The comparisons of models, each of all held-out prompts."""
+    calls = round(prompts * calls_a_pair(config, shares.judge))
+    formula = f"{prompts:,} held out × {_factors(config, shares)}"
+    stages = map(compare_stage, config.compared)
+    return [CallsAPrompt(stage, stage, role_of(config, stage), 0.0, calls, formula) for stage in stages]
 
 
 def calls_a_pair(config: RunConfig, principles: float) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 from cai.calls import Ask, Asked
 from cai.config import RunConfig
+from cai.evaluate.compare import compared_models
 from cai.judges import joint_stage, judged_sources, qualified_judge
 from cai.models.base import Completion, Request, Usage, gives_logprobs
 from cai.pipeline import job_of, role_of
@@ -90,6 +91,10 @@ def _rows(config: RunConfig, stage: str, prompts: Sequence[Prompt], share: float
             yield reply.model_copy(update={"prompt": prompt.model_copy(update={"tags": ("helpful",)})})
         elif (joint := joint_stage(stage)) is not None:
             yield _comparison(config, joint, reply, share)
+        elif compared_models(stage) is not None:
+            sides = (reply.text, "y" + reply.text)
+            a, b = (Candidate(id=reply.id, kind="reply", text=text) for text in sides)
+            yield Comparison(id=reply.id, prompt=prompt, a=a, b=b)
         else:
             yield prompt
 

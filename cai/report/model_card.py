@@ -14,36 +14,39 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cai import __version__
-from cai.config import Kind, RunConfig
+from cai.config import RunConfig
+from cai.config.training import kind_of
 from cai.constitution import load_constitution
 from cai.report.status import read_json
+from cai.rounds import plays_itself, rounds_of
 from cai.store import write_text
 from cai.train.plan import PLAN, REPORT
 
 CARD = "README.md"
 
 
-def write_model_cards(config: RunConfig, kinds: Sequence[Kind], evaluation: Mapping[str, Any]) -> list[Path]:
-    """Write the card of every complete model of these kinds; returns where they are.
+def write_model_cards(config: RunConfig, models: Sequence[str], evaluation: Mapping[str, Any]) -> list[Path]:
+    """Write the card of every complete model of these names; returns where they are.
 
     `evaluation`: of these very models, as `write_evaluation` gives it; empty where there is none yet. Raises
     StoreError where a card cannot be written.
     """
     written = []
-    for kind in kinds:
-        folder = config.root / "models" / kind
+    for model in models:
+        folder = config.root / "models" / model
         if (report := read_json(folder / REPORT)) is not None:
-            write_text(folder / CARD, _card(config, kind, folder, report, evaluation))
+            write_text(folder / CARD, _card(config, model, folder, report, evaluation))
             written.append(folder / CARD)
     return written
 
 
 def _card(
-    config: RunConfig, kind: Kind, folder: Path, report: dict[str, Any], evaluation: Mapping[str, Any]
+    config: RunConfig, model: str, folder: Path, report: dict[str, Any], evaluation: Mapping[str, Any]
 ) -> str:
     plan = yaml.safe_load((folder / PLAN).read_text(encoding="utf-8"))
-    rates = {name: found for name, found in evaluation.items() if name in ("base", "sft", kind)}
-    if kind not in rates:  # none yet, or a reward model, which writes no replies
+    lineage = _lineage(config, model)
+    rates = {name: found for name, found in evaluation.items() if name in ("base", "sft", *lineage)}
+    if model not in rates:  # none yet, or a reward model, which writes no replies
         rates = {}
     environment = Environment(  # markdown, so no HTML escaping; nothing that a model wrote goes in
         loader=PackageLoader("cai", "report"),
@@ -54,10 +57,14 @@ def _card(
         keep_trailing_newline=True,
     )
     return environment.get_template("model_card.md.j2").render(
-        name=f"{config.name}-{kind}",
-        kind=kind,
+        name=f"{config.name}-{model}",
+        kind=kind_of(model),
+        round=next((one for one in rounds_of(config) if one.model == model), None),
+        rounds=config.rounds,
+        lineage=lineage,
+        plays_itself=plays_itself(config) and kind_of(model) == "dpo",
         version=__version__,
-        metadata=_metadata(config, kind, plan, rates),
+        metadata=_metadata(config, model, plan, rates),
         start=_shown(config, plan["model"]),
         data=_shown(config, plan["data"]),
         report=report,
@@ -66,8 +73,10 @@ def _card(
         judges=[config.models[name].model for name in config.judge.judges],
         seed=config.seed,
         rates=rates,
-        changes=_changes(evaluation, kind) if rates else {},
+        changes=_changes(evaluation, model) if rates else {},
         metrics=_metrics(rates),
+        pairs=_pairs(evaluation, model),
+        evaluation_judge=config.models[config.evaluation_judge].model,
         grader=None if config.evaluate is None else config.evaluate.grader,
     )
 
@@ -84,13 +93,31 @@ def _metrics(rates: dict[str, Any]) -> list[str]:
     return [name for name in names if any(found[name]["rate"] is not None for found in rates.values())]
 
 
-def _changes(evaluation: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+def _lineage(config: RunConfig, model: str) -> list[str]:
+    """The models from the base to this one, each trained from the one before."""
+    found = [model]
+    while found[0] in config.trained_models:
+        found.insert(0, config.start_of(found[0]))
+    return found
+
+
+def _changes(evaluation: Mapping[str, Any], model: str) -> dict[str, Any]:
     """What training changed against the base, where both were measured."""
-    found: dict[str, Any] = evaluation.get("changes", {}).get(kind, {})
+    found: dict[str, Any] = evaluation.get("changes", {}).get(model, {})
     return {metric: change for metric, change in found.items() if change["difference"] is not None}
 
 
-def _metadata(config: RunConfig, kind: Kind, plan: dict[str, Any], rates: dict[str, Any]) -> str:
+def _pairs(evaluation: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """The comparisons that the model was in, with a win rate."""
+    found: dict[str, Any] = evaluation.get("side_by_side", {})
+    return {
+        name.replace("-vs-", " vs "): pair
+        for name, pair in found.items()
+        if model in (pair["model"], pair["opponent"]) and pair["win_rate"]["rate"] is not None
+    }
+
+
+def _metadata(config: RunConfig, model: str, plan: dict[str, Any], rates: dict[str, Any]) -> str:
     """The card's YAML header. A base model is named only where it has a name on a hub: a folder is nobody else's."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -101,17 +128,17 @@ def _metadata(config: RunConfig, kind: Kind, plan: dict[str, Any], rates: dict[s
             dataset_type="held-out",
             dataset_name=f"held-out prompts of {config.name}",
             metric_type=metric,
-            metric_value=rates[kind][metric]["rate"],
+            metric_value=rates[model][metric]["rate"],
         )
         for metric in _metrics(rates)
-        if rates[kind][metric]["rate"] is not None
+        if rates[model][metric]["rate"] is not None
     ]
     data = ModelCardData(
         base_model=None if Path(base).is_dir() else base,
         library_name="transformers",
-        pipeline_tag="text-classification" if kind == "reward" else "text-generation",
-        tags=["constitutional-ai", "rlaif", "trl", kind],
-        model_name=f"{config.name}-{kind}" if found else None,
+        pipeline_tag="text-classification" if model == "reward" else "text-generation",
+        tags=["constitutional-ai", "rlaif", "trl", kind_of(model)],
+        model_name=f"{config.name}-{model}" if found else None,
         eval_results=found or None,
     )
     return data.to_yaml().strip()

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from cai.calibration import read_calibration
 from cai.config import RunConfig
-from cai.config.training import POLICIES
+from cai.config.training import evaluated
 from cai.models.base import derive_seed
 from cai.models.metrics import engine_lines
 from cai.pipeline import read_stage, shards_of
@@ -31,6 +31,9 @@ from cai.report.plots import (
     threshold_plot,
     visible,
 )
+from cai.report.rounds import TITLES as TITLES_OF_ROUNDS
+from cai.report.rounds import round_rows
+from cai.report.side_by_side import pairs_view
 from cai.report.status import run_status, shard_reports
 from cai.report.tables import METRICS, percent
 from cai.rows import Revision
@@ -57,18 +60,19 @@ def write_report(config: RunConfig) -> Path:
     )
     environment.filters.update(visible=visible, percent=percent, change=change_line)
     environment.filters.update(share=_share, number=_number, signed=_signed)
-    evaluation = {
-        name: status["evaluation"][name] for name in ("base", *POLICIES) if name in status["evaluation"]
-    }
+    evaluation = {name: status["evaluation"][name] for name in evaluated(status["evaluation"])}
     page = environment.get_template("page.html.j2").render(
         status=status,
         engines=engine_lines(status["engines"]),
+        rounds=status["rounds"]
+        and {"titles": (*TITLES_OF_ROUNDS, "cost $"), "rows": round_rows(status["rounds"])},
         metrics=METRICS,
         models={
             "policy": config.models[config.policy.model].model,
             "critic": config.models[config.critic.model].model,
             "judge": ", ".join(config.models[name].model for name in config.judge.judges),
         },
+        pairs=pairs_view(status["evaluation"]),
         replies={
             "titles": TITLES,
             "rows": list(reply_rows(evaluation)),

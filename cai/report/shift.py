@@ -51,7 +51,7 @@ def summarise(counts: Tally, *, stage: str, inputs: str, threshold: float | None
         principle=_values(tables["principle"], whole),
         confidence=tuple(_bin(counts, index) for index in range(BINS)),
         thresholds=tuple(_point(counts, index) for index in range(len(THRESHOLDS))),
-        position=_position(counts),
+        position=position_of(counts),
     )
 
 
@@ -137,7 +137,8 @@ def _point(counts: Tally, index: int) -> Point:
     )
 
 
-def _position(counts: Tally) -> Position:
+def position_of(counts: Tally) -> Position:
+    """What single verdicts tell of the judge's bias for a position."""
     found = counts.position
     return Position(
         verdicts=found["verdicts"],

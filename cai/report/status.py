@@ -9,22 +9,34 @@ from typing import Any, Literal
 
 import orjson
 
-from cai.config.training import KINDS, POLICIES
+from cai.config.training import KINDS, POLICIES, models_of
 from cai.errors import ConfigError
 from cai.judges import labelled_file, member_stages, qualify_stage
 from cai.models.metrics import read_engines
 from cai.report.judges import Judges, JudgeUse, judges_of
+from cai.report.rounds import rounds_done
+from cai.rounds import rounds as rounds_in
 from cai.shard import ShardReport, read_manifest
 from cai.stages.combine import ROW_CAUSES
 
-MODELS = ("base", *POLICIES)
 JUDGED = ("judge", "sft-judge")
 
 
-def stage_names(judges: Sequence[str]) -> list[str]:
-    """The stages up to the dataset, in order; `judges`: the members of the run's jury or cascade, if it has one."""
-    first, second = ([*member_stages(judges, stage), stage] for stage in JUDGED)
-    return ["prompts", "generate", "revise", *first, "sft-generate", *second, "pairs", "demonstrations"]
+def judged_stages(rounds: int) -> tuple[str, ...]:
+    """The stages whose judgments a run may have, in order; `rounds`: of DPO."""
+    return ("judge", *(one.judge for one in rounds_in(rounds)))
+
+
+def stage_names(judges: Sequence[str], rounds: int = 1) -> list[str]:
+    """The stages up to the dataset, in order.
+
+    `judges`: the members of the run's jury or cascade, if it has one; `rounds`: of DPO.
+    """
+    names = ["prompts", "generate", "revise", *member_stages(judges, "judge"), "judge"]
+    for one in rounds_in(rounds):
+        names += [one.generate, *member_stages(judges, one.judge), one.judge, one.pairs]
+        names.append("demonstrations" if one.number == 1 else one.replay)
+    return names
 
 
 def shard_reports(root: Path, stage: str) -> list[ShardReport]:
@@ -98,6 +110,12 @@ def judges_used(root: Path, judge: Mapping[str, Any], stage: str) -> Judges | No
     return judges_of(kind, uses, sum(count["labelled"] for count in counts))
 
 
+def _rounds(config: Mapping[str, Any]) -> int:
+    """How many rounds of DPO a stored config has; configs of before there were any have one."""
+    found: int = (config["dpo"] or {}).get("rounds", 1)
+    return found
+
+
 def read_json(path: Path) -> Any:
     """A JSON file of the run, or None where it is not there (yet)."""
     return orjson.loads(path.read_bytes()) if path.is_file() else None
@@ -109,18 +127,26 @@ def run_status(root: Path) -> dict[str, Any]:
         raise ConfigError(f"{root}: not a run (no config.json); runs lie in outputs/<name>")
     config = read_json(root / "config.json")
     members = members_of(config["judge"])
-    first, *rest = stage_names(members[1] if members else ())
+    rounds = _rounds(config)
+    first, *rest = stage_names(members[1] if members else (), rounds)
     judges_named = members[1] if members else [config["judge"]["model"]]
     names = [first, *map(qualify_stage, judges_named), *rest, "held-out"]
-    names += [f"{what}-{model}" for what in ("evaluate", "grade") for model in MODELS]
+    names += [
+        f"{what}-{model}"
+        for what in ("evaluate", "grade")
+        for model in ("base", *models_of(POLICIES, rounds))
+    ]
+    names += sorted(path.name for path in root.glob("compare-*"))
     stages = {name: summed(reports) for name in names if (reports := shard_reports(root, name))}
     judges = {
         stage: used.model_dump(mode="json")
-        for stage in JUDGED
+        for stage in judged_stages(rounds)
         if (used := judges_used(root, config["judge"], stage)) is not None
     }
     training = {
-        kind: report for kind in KINDS if (report := read_json(root / "models" / kind / "cai_train.json"))
+        model: report
+        for model in models_of(KINDS, rounds)
+        if (report := read_json(root / "models" / model / "cai_train.json"))
     }
     summary = read_json(root / "summary.json") or {}
     return {
@@ -131,6 +157,7 @@ def run_status(root: Path) -> dict[str, Any]:
         "constitution": read_json(root / "constitution.json"),
         "stages": stages,
         "total": in_all(stages),
+        "rounds": rounds_done(config, stages),
         "judges": judges,
         "engines": read_engines(root),
         "dataset": summary.get("dataset", {}),

@@ -10,6 +10,8 @@ from cai.models.metrics import engine_lines
 from cai.report.coverage_view import print_coverage
 from cai.report.edit_view import print_edit
 from cai.report.goodhart import print_replies
+from cai.report.rounds import rounds_table
+from cai.report.side_by_side import print_pairs
 from cai.report.tables import evaluation_table, judges_table, percent, plain, saving_line, stage_table
 
 
@@ -18,9 +20,12 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     console.print(stage_table(status))
     for line in engine_lines(status["engines"]):
         console.print(f"engine   {plain(line)}", soft_wrap=True, highlight=False)
+    if status["rounds"]:
+        console.print(rounds_table(status["rounds"]))
     _print_labelling(status, console)
     if status["evaluation"]:
         console.print(evaluation_table(status["evaluation"]))
+        print_pairs(status["evaluation"], console)
         print_replies(status["evaluation"], console)
     root = f"{status['config']['outputs']}/{status['run']}"
     if reached := status["target"]:
