@@ -19,12 +19,14 @@ from cai.cli.constitution import app as constitution_app
 from cai.cli.deploy import deploy
 from cai.cli.judge import app as judge_app
 from cai.cli.plan import diff, plan
+from cai.cli.train import train
 from cai.errors import CaiError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(constitution_app, name="constitution")
 app.add_typer(judge_app, name="judge")
 app.command()(plan)
+app.command()(train)
 app.command()(deploy)
 constitution_app.command()(diff)
 
@@ -56,12 +58,6 @@ def demo(overrides: Set = None) -> None:
 def run(config: Config, overrides: Set = None, no_prefect: NoPrefect = False) -> None:
     """Run a config from prompts to evaluated models; what is done already is not done again."""
     start("pipeline", config, overrides, no_prefect)
-
-
-@app.command()
-def train(config: Config, overrides: Set = None, no_prefect: NoPrefect = False) -> None:
-    """Train what the config has sections for (sft, dpo, kto, …) on the dataset that a run has exported."""
-    start("train", config, overrides, no_prefect)
 
 
 @app.command("eval")
