@@ -24,7 +24,17 @@ from cai.evaluate import win_rate as statistics
 from cai.evaluate.compare import compare_stage
 from cai.evaluate.require import check, lines_of, read_conditions
 from cai.evaluate.summary import write_evaluation
-from cai.evaluate.win_rate import EqualLength, Outcome, equal_length, longer_wins, sign_test, win_rate
+from cai.evaluate.win_rate import (
+    DRAWS,
+    EVENTS,
+    WEAK,
+    EqualLength,
+    Outcome,
+    equal_length,
+    longer_wins,
+    sign_test,
+    win_rate,
+)
 from cai.intervals import rate
 from cai.pipeline import read_stage
 from cai.plan.calls import calls_a_comparison
@@ -338,3 +348,14 @@ def test_comparisons_are_planned(tmp_path: Path) -> None:
         "j",
         "42 held out × 2 principles × 2 orders",
     )
+
+
+def test_the_documented_numbers_are_those_of_the_code() -> None:
+    """Draws, the least of wins and losses, and the penalty."""
+    text = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
+    for said in (
+        f"{DRAWS:,} bootstrap draws",
+        f"fewer than {EVENTS} wins or {EVENTS} losses",
+        f"`C={WEAK:g}`",
+    ):
+        assert said in text, said
