@@ -17,10 +17,14 @@ from cai.serving import with_policy
 
 
 async def sample(config: RunConfig, one: Round, work: Work) -> dict[str, int]:
-    """Sample a trained policy, have its samples judged, and publish what the round learns from; rows a part."""
+    """Sample a trained policy, have its samples judged, and publish what the round learns from; rows a part.
+
+    It answers the held-out prompts while it is being served.
+    """
     policy = with_policy(config, one.sampled, checkpoint(config, one.sampled))
     judges = [] if plays_itself(config) else [*judge_stages(policy, one.judge)]
-    await run_stages(policy, [one.generate, *judges], work)
+    beside = [f"evaluate-{one.sampled}"] if config.evaluate else []
+    await run_stages(policy, [one.generate, *beside, *judges], work)
     if judges:
         await combine(config, one.judge, work)
     return await export(config, [one.part], work)
