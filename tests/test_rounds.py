@@ -233,7 +233,7 @@ texts = st.sampled_from(["good", "bad", "worse", ""])
     st.sampled_from(["", "@2", "@13"]),
 )
 def test_self_play_accounts_for_every_sample(drawn: list[tuple[int, str, list[str]]], mark: str) -> None:
-    """Each is the worse side of one pair, or a drop by its reason; the sides have other words, and no pair comes twice."""
+    """Each is the worse side of one pair, or a drop by its reason; sides differ in words, and no pair comes twice."""
     demonstrations, replies = [], []
     for n, (kind, better, samples) in enumerate(drawn):
         if kind:  # of a revision, or of the reply itself; a prompt without one was never asked
