@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +25,7 @@ from cai.rows import Demonstration, Drop, Message, Pair, Prompt, Reply
 from cai.shard import shard_paths
 from cai.stages.self_play import self_play, shown
 from cai.store import write_rows
-from tests.test_train_run import config_of
+from tests.test_train_run import ROOT, config_of
 
 PAPER: dict[str, Any] = {"recipe": "paper", "sft": {}}
 TWO: dict[str, Any] = PAPER | {"dpo": {"rounds": 2, "replay": 0.5}}
@@ -65,6 +67,14 @@ def test_what_cannot_be_is_refused_by_name(changes: dict[str, Any], problem: str
     """Without a recipe that samples, an earlier round, a second sample, a judge; and a name that is taken."""
     with pytest.raises(ConfigError, match=problem):
         config_of(tmp_path, **changes)
+
+
+def test_the_lines_of_the_documentation_are_taken(tmp_path: Path) -> None:
+    """Every section that the page on trainings shows can stand in a run, with what it says that it needs."""
+    text = (ROOT / "docs" / "training.md").read_text()
+    found = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.S)]
+    rounds = [config_of(tmp_path, **PAPER | {"dpo": {}} | sections).rounds for sections in found]
+    assert sorted(rounds)[-3:] == [1, 3, 3] and len(rounds) > 4
 
 
 def test_training_alone_is_refused(tmp_path: Path) -> None:
