@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cai.conduct.dataset import hold_out
+from cai.conduct.divergence import divergence
 from cai.conduct.stages import run_stages
 from cai.conduct.work import Work, checkpoint
 from cai.config import RunConfig
@@ -77,7 +78,9 @@ async def evaluate_models(config: RunConfig, work: Work) -> dict[str, Any]:
         for name in models:
             grade_by_rules(config, name)
     await run_stages(config, [*judged, *map(compare_stage, config.compared)], work)
-    found = write_evaluation(config, list(models))
+    weights = {name: variant.models[variant.policy.model].model for name, variant in models.items()}
+    moved = await divergence(config, weights) if config.evaluate.divergence else {}
+    found = write_evaluation(config, list(models), moved)
     write_model_cards(config, config.policies, found)
     await work.show(config, "evaluation")
     return found

@@ -197,6 +197,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"evaluate.judge: {self.evaluation_judge!r} is not under 'models' ({', '.join(self.models)})"
             )
+        policy = self.models[self.policy.model]
+        if self.evaluate and self.evaluate.divergence and (policy.backend != "vllm" or policy.adapter):
+            raise ValueError(
+                "evaluate.divergence: loads the weights of the policy, a vllm model without adapter; leave it out"
+            )
         known, seen = ("base", *self.policies), set[frozenset[str]]()
         for pair in self.compared:
             if unknown := [name for name in pair if name not in known]:

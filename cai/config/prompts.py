@@ -40,11 +40,13 @@ class EvaluateConfig(Section):
 
     `grader`: the embedded world's exact rules, or a judge. `judge`: the model that grades and compares; null: the
     last of the run's judges. `side_by_side`: pairs of models whose replies are compared, as `[dpo, sft]`; true: each
-    trained policy and the model that it started from; false: none.
+    trained policy and the model that it started from; false: none. `divergence`: measure KL divergence from the base
+    and entropy, for which the weights are loaded once more.
     """
 
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     grader: Literal["embedded", "judge"]
     sampling: SamplingConfig = SamplingConfig()
     judge: str | None = None
+    divergence: bool = False
     side_by_side: bool | tuple[tuple[str, str], ...] = False

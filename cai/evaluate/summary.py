@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 from cai.config import RunConfig
+from cai.evaluate.divergence import Divergence
 from cai.evaluate.grade import METRIC_OF_TAG, Graded, rates
 from cai.evaluate.guards import Replies, compare, describe, draw
 from cai.evaluate.side_by_side import side_by_side
@@ -17,12 +20,15 @@ from cai.rows import Reply
 from cai.store import write_json
 
 
-def write_evaluation(config: RunConfig, models: list[str]) -> dict[str, Any]:
+def write_evaluation(
+    config: RunConfig, models: list[str], moved: Mapping[str, Divergence] = MappingProxyType({})
+) -> dict[str, Any]:
     """Write `evaluation.json`: {model: {metric: {rate, low, high, n}, unscored: {reason: n}, replies: …}, changes: …}.
 
     `changes` compares each trained model with the base on the prompts that both were graded on. `replies`: how its
-    replies read (`cai.evaluate.guards.Replies`). `models` begins with the base. Where the config has models compared
-    there is `side_by_side` too, by the name of the pair (`cai.evaluate.side_by_side.SideBySide`).
+    replies read (`cai.evaluate.guards.Replies`). `models` begins with the base. `moved`: what each model's
+    `divergence` is, where it was measured. Where the config has models compared there is `side_by_side` too, by the
+    name of the pair (`cai.evaluate.side_by_side.SideBySide`).
     """
     graded = {name: list(read_stage(config, f"grade-{name}", Graded)) for name in models}
     replies = _replies(config, models)
@@ -33,6 +39,8 @@ def write_evaluation(config: RunConfig, models: list[str]) -> dict[str, Any]:
             unscored.update(_totals(config, f"{stage}-{name}")["drops"])
         found[name] = {metric: asdict(rate) for metric, rate in rates(rows).items()}
         found[name] |= {"unscored": dict(unscored), "replies": replies[name].model_dump(mode="json")}
+        if name in moved:
+            found[name]["divergence"] = moved[name].model_dump(mode="json")
     found["changes"] = {
         name: {metric: _change(graded["base"], graded[name], metric) for metric in METRIC_OF_TAG.values()}
         for name in models

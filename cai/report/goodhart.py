@@ -30,7 +30,18 @@ def reply_rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]
 
 def warning_lines(evaluation: Mapping[str, Any]) -> list[str]:
     """What to look into before a trained model is believed to be better, a line each."""
-    return [f"{name}: {warning}" for name, found in _replies(evaluation) for warning in found["warnings"]]
+    warned = [(name, found["warnings"]) for name, found in _replies(evaluation)]
+    warned += [(name, found["warnings"]) for name, found in _moved(evaluation)]
+    return [f"{name}: {warning}" for name, warnings in warned for warning in warnings]
+
+
+def moved_lines(evaluation: Mapping[str, Any]) -> list[str]:
+    """How far each model is from the base, and its entropy, or why nobody knows; none where it was not asked for."""
+    lines: dict[str, list[str]] = {}
+    for name, found in _moved(evaluation):
+        said = f"not measured: {found['why_not']}" if found["why_not"] else _distance(found)
+        lines.setdefault(said, []).append(name)
+    return [f"{', '.join(names)}: {said}" for said, names in lines.items()]
 
 
 def print_replies(evaluation: Mapping[str, Any], console: Console) -> None:
@@ -47,6 +58,8 @@ def print_replies(evaluation: Mapping[str, Any], console: Console) -> None:
     for name, cells in rows:
         table.add_row(name, *cells)
     console.print(table)
+    for line in moved_lines(evaluation):
+        console.print(plain(f"moved    {line}"), soft_wrap=True, highlight=False)
     for line in warning_lines(evaluation):
         console.print(plain(f"warning  {line}"), soft_wrap=True, highlight=False)
 
@@ -55,6 +68,28 @@ def _replies(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
     for name in evaluated(evaluation):
         if "replies" in evaluation[name]:
             yield name, evaluation[name]["replies"]
+
+
+def _moved(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in evaluated(evaluation):
+        if "divergence" in evaluation[name]:
+            yield name, evaluation[name]["divergence"]
+
+
+def _distance(found: Mapping[str, Any]) -> str:
+    """The figures of a model in words."""
+    entropy = f"entropy {_nats(found['entropy'])} nats a token, of {found['entropy']['n']:,} replies"
+    if found["kl_token"] is None:
+        return entropy
+    token, reply = _nats(found["kl_token"]), _nats(found["kl_reply"])
+    return f"KL divergence from the base {token} nats a token, {reply} a reply; {entropy}"
+
+
+def _nats(mean: Mapping[str, Any]) -> str:
+    if mean["mean"] is None:
+        return "–"
+    interval = "" if mean["low"] is None else f" [{mean['low']:.3g}, {mean['high']:.3g}]"
+    return f"{mean['mean']:.3g}{interval}"
 
 
 def _change(longer: Mapping[str, Any] | None) -> str:

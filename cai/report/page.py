@@ -21,7 +21,7 @@ from cai.report.coverage_view import coverage_plot
 from cai.report.edit import write_edit
 from cai.report.edit_view import change_line, lines_of
 from cai.report.filter import judge_stage, write_filter
-from cai.report.goodhart import TITLES, reply_rows, warning_lines
+from cai.report.goodhart import TITLES, moved_lines, reply_rows, warning_lines
 from cai.report.plots import (
     confidence_plot,
     evaluation_plot,
@@ -76,6 +76,7 @@ def write_report(config: RunConfig) -> Path:
         replies={
             "titles": TITLES,
             "rows": list(reply_rows(evaluation)),
+            "moved": moved_lines(evaluation),
             "warnings": warning_lines(evaluation),
         },
         rows={name: [percent(rates.get(metric)) for metric in METRICS] for name, rates in evaluation.items()},

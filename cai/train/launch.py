@@ -89,7 +89,7 @@ def check_args(sections: Mapping[Kind, TrainingConfig]) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "cai.train.main", "--check"],
             input=json.dumps(request),
-            env=_base_environment() | {"HF_HUB_OFFLINE": "1"},
+            env=base_environment() | {"HF_HUB_OFFLINE": "1"},
             capture_output=True,
             text=True,
             timeout=CHECK_TIMEOUT_S,
@@ -106,13 +106,13 @@ def check_args(sections: Mapping[Kind, TrainingConfig]) -> None:
 
 def environment(plan: TrainPlan) -> dict[str, str]:
     """The environment of every process of a training."""
-    found = _base_environment() | {"HF_DATASETS_CACHE": str(plan.work / "cache")}
+    found = base_environment() | {"HF_DATASETS_CACHE": str(plan.work / "cache")}
     if Path(plan.model).is_dir():
         found["HF_HUB_OFFLINE"] = "1"
     return found
 
 
-def _base_environment() -> dict[str, str]:
+def base_environment() -> dict[str, str]:
     """Ours, plus: this very `cai` importable, no telemetry, and no forks after tokenizer threads."""
     root = str(Path(cai.__file__).parents[1])
     path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)

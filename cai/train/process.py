@@ -106,6 +106,12 @@ def failure(plan: TrainPlan, log: Path, start: int, status: int, by_kernel: bool
     return TrainError(f"{plan.kind} training failed: {what}{advice} (log: {log})")
 
 
+def last_error(log: Path, start: int) -> str:
+    """The last error in what a process has written to `log` from `start` on, else its last line."""
+    name, message = _last_error(_tail(log, start))
+    return ": ".join(part for part in (name, message) if part) or "it ended without a word"
+
+
 def _tail(log: Path, start: int) -> str:
     with log.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
