@@ -19,7 +19,7 @@ from cai.preflight import check_inputs
 from cai.publish import combine_judges, label, write_held_out, write_prompts
 from cai.qualification import is_gated
 from cai.report.status import shard_reports
-from cai.rounds import plays_itself, rounds_of, stages_of
+from cai.rounds import learns_from, plays_itself, rounds_of, stages_of
 from cai.serving import with_policy
 from cai.store import file_sha256
 
@@ -51,11 +51,12 @@ async def _plan(walk: Walk, assumed: str | None) -> Plan:
         await walk.stage("evaluate-base")
     await _judge(walk, "judge", "generate")
     if config.recipe == "paper":
-        dataset = await _rounds(walk, _dataset(walk, "judge", ["sft"]), prompts)
+        dataset, kept = await _rounds(walk, _dataset(walk, "judge", ["sft"]), prompts)
     else:
         dataset = _dataset(walk, "judge", ["sft", "preference"])
+        kept = {"sft", "preference"} if dataset == "unchanged" else set()
     if config.evaluate:
-        await _evaluate(walk, dataset == "unchanged")
+        await _evaluate(walk, kept)
         if config.evaluate.grader == "judge":
             await _grade(walk)
         await _compare(walk)
@@ -115,13 +116,15 @@ def _trained(walk: Walk, model: str) -> RunConfig | None:
     return with_policy(walk.scratch, model, weights) if (weights / "cai_train.json").is_file() else None
 
 
-async def _rounds(walk: Walk, dataset: State, prompts: int) -> State:
+async def _rounds(walk: Walk, dataset: State, prompts: int) -> tuple[State, set[str]]:
     """The paper recipe's second half: samples of trained policies, judged, round by round.
 
     All is open from the round on whose policy may be another one, or is not there yet. In self-play no more prompts
-    are asked than have a demonstration, which is known once those are.
+    are asked than have a demonstration, which is known once those are. Also returns the parts of the dataset that
+    stay as they are.
     """
     n, alone = walk.config.policy.n, plays_itself(walk.config)
+    kept = {"sft"} if dataset == "unchanged" else set[str]()
     for one in rounds_of(walk.config):
         judges = [] if alone else [*judge_stages(walk.config, one.judge)]
         policy = _trained(walk, one.sampled) if dataset == "unchanged" else None
@@ -130,22 +133,23 @@ async def _rounds(walk: Walk, dataset: State, prompts: int) -> State:
             if judges:
                 await _judge(walk, one.judge, one.generate)
             dataset = _dataset(walk, one.judge, [one.part])
+            kept |= {one.part} if dataset == "unchanged" else set()
             continue
         dataset = "open"
         walk.add_unknown(one.generate, prompts * n, like="generate")
         for name in judges:
             walk.add_unknown(name, prompts * math.comb(n, 2), like=name.removeprefix(f"{one.sampled}-"))
-    return dataset
+    return dataset, kept
 
 
-async def _evaluate(walk: Walk, unchanged: bool) -> None:
-    """Replies of trained models to the held-out prompts; all may be asked where training may run."""
-    for kind in walk.config.policies:
-        policy = _trained(walk, kind) if unchanged else None
+async def _evaluate(walk: Walk, kept: set[str]) -> None:
+    """Replies of trained models to the held-out prompts; all may be asked of a model whose part is not `kept`."""
+    for model in walk.config.policies:
+        policy = _trained(walk, model) if learns_from(walk.config, model) in kept else None
         if policy is not None:
-            await walk.stage(f"evaluate-{kind}", policy=policy)
+            await walk.stage(f"evaluate-{model}", policy=policy)
         else:
-            walk.add_unknown(f"evaluate-{kind}", walk.done["evaluate-base"][0].rows, like="evaluate-base")
+            walk.add_unknown(f"evaluate-{model}", walk.done["evaluate-base"][0].rows, like="evaluate-base")
 
 
 async def _grade(walk: Walk) -> None:

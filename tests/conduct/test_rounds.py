@@ -129,6 +129,7 @@ async def test_two_rounds(tmp_path: Path, base: Path, engines: Wire, trainings: 
         check_told(config)
         again = await planned(config)
         assert (again.calls.high, again.dataset) == (0, "unchanged")
+        await check_one_more(config)
         await check_resumed(config, server, trainings)
 
 
@@ -142,6 +143,17 @@ def check_plan(plan: Plan, config: RunConfig) -> None:
     }
     assert set(asked) == set(high)
     assert all(calls <= high[name] for name, calls in asked.items())
+
+
+async def check_one_more(config: RunConfig) -> None:
+    """A third round asks nothing of the two that are there, and may ask all of its own."""
+    assert config.dpo is not None
+    more = config.model_copy(update={"dpo": config.dpo.model_copy(update={"rounds": 3})})
+    asks = {stage.stage: stage.calls.high for stage in (await planned(more)).stages if stage.calls.high}
+    held = dict.fromkeys(
+        (f"{what}-{name}" for what in ("evaluate", "grade") for name in ("dpo-2", "dpo")), len(HELD)
+    )
+    assert asks == {"dpo-2-generate": 2 * ROWS, "dpo-2-judge": 2 * ROWS, **held}
 
 
 def check_lineage(config: RunConfig, trainings: list[TrainPlan]) -> None:
