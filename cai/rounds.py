@@ -63,11 +63,11 @@ def rounds_of(config: RunConfig) -> tuple[Round, ...]:
 
     A run of the recipe `paper` without DPO has the first one for what else learns from its pairs.
     """
-    return rounds(config.rounds) if config.recipe == "paper" else ()
+    return rounds_in(config.rounds) if config.recipe == "paper" else ()
 
 
-def rounds(count: int) -> tuple[Round, ...]:
-    """So many rounds."""
+def rounds_in(count: int) -> tuple[Round, ...]:
+    """So many rounds, in order."""
     models = models_of(("dpo",), count)
     sampled = ("sft", *models)
     return tuple(Round(number, sampled[number - 1], model) for number, model in enumerate(models, 1))

@@ -20,6 +20,7 @@ from cai.errors import ConfigError
 from cai.judges import joint_stage, judge_stages
 from cai.plan.per_prompt import Shares, calls_a_prompt
 from cai.preferences import replayed
+from cai.report.rounds import rounds_done
 from cai.rounds import is_replayed, learns_from, rounds_of, sampled_model, stages_of
 from cai.rows import Demonstration, Drop, Message, Pair, Prompt, Reply
 from cai.shard import shard_paths
@@ -272,3 +273,40 @@ def test_self_play_without_a_demonstration_drops_the_sample() -> None:
     found = list(self_play([reply("p1", 0, "x"), reply("p2", 0, "y")], [demonstration("p1/r0", "z")]))
     assert isinstance(found[0], Pair)
     assert isinstance(found[1], Drop) and found[1].reason == "no_demonstration"
+
+
+def test_rounds_are_told_as_far_as_they_are() -> None:
+    """A jury's calls count once each; a round that is not through has no sum; another config's folders do not count."""
+
+    def stage(out: int, calls: int = 0, **drops: int) -> dict[str, Any]:
+        return {
+            "rows_out": out,
+            "drops": drops,
+            "calls": calls,
+            "prompt_tokens": calls,
+            "completion_tokens": 0,
+            "cost": 0.5,
+        }
+
+    stages = {
+        "sft-generate": stage(10, 10, truncated=2), "sft-judge-x": stage(5, 20, identical=1),
+        "sft-judge": stage(5, identical=1), "pairs": stage(3, tie=2),
+        "dpo-1-generate": stage(9, 9), "dpo-1-judge": stage(4, 8), "dpo-1-pairs": stage(4), "dpo-1-replay": stage(1),
+        "dpo-10-generate": stage(7, 7),
+    }  # fmt: skip
+    dpo = {"rounds": 3, "replay": 0.5, "self_play": False}
+    first, second = rounds_done({"recipe": "paper", "dpo": dpo}, stages)
+    assert (first["calls"], first["cost"], first["learned"]) == (30, 2.0, 3)
+    assert first["dropped"] == {"identical": 1, "tie": 2, "truncated": 2}
+    assert (second["model"], second["calls"], second["replayed"], second["learned"]) == ("dpo-2", 17, 1, 5)
+    del stages["dpo-1-pairs"]
+    assert rounds_done({"recipe": "paper", "dpo": dpo}, stages)[1]["learned"] is None
+    alone = {"rounds": 2, "replay": 0, "self_play": True}
+    first, second = rounds_done({"recipe": "paper", "dpo": alone}, stages)
+    assert (first["calls"], first["dropped"], second["replayed"]) == (10, {"tie": 2, "truncated": 2}, 0)
+    for config in (
+        {"recipe": "paper", "dpo": {}},
+        {"recipe": "paper", "dpo": None},
+        {"recipe": "direct", "dpo": dpo},
+    ):
+        assert rounds_done(config, stages) == []

@@ -9,44 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from cai.report.tables import cost_cell, plain, thousands
-from cai.rounds import Round, rounds
-
-
-def rounds_done(config: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rounds of a stored config that have begun, from the totals of its stages; none of a run without any.
-
-    `dropped`: samples and pairs by reason. `learned`: pairs that its model was trained on, its own and `replayed`
-    ones; None until both are there.
-    """
-    section = config["dpo"] or {}
-    count, alone = section.get("rounds", 1), section.get("self_play", False)
-    if config["recipe"] != "paper" or (count == 1 and not alone):
-        return []
-    replay = bool(section["replay"])
-    return [_done(one, stages, replay) for one in rounds(count) if one.generate in stages]
-
-
-def _done(one: Round, stages: Mapping[str, Mapping[str, Any]], replay: bool) -> dict[str, Any]:
-    own = {name: found for name, found in stages.items() if name.startswith(f"{one.sampled}-")}
-    dropped: Counter[str] = Counter()
-    for name in (one.generate, one.judge, one.pairs):
-        dropped.update(stages[name]["drops"] if name in stages else {})
-    needed = [one.pairs, one.replay] if replay and one.number > 1 else [one.pairs]
-    kept = [stages[name]["rows_out"] for name in needed if name in stages]
-    costs = [found["cost"] for found in own.values()]
-    return {
-        "round": one.number,
-        "sampled": one.sampled,
-        "model": one.model,
-        "samples": stages[one.generate]["rows_out"],
-        "pairs": stages[one.pairs]["rows_out"] if one.pairs in stages else None,
-        "dropped": dict(sorted(dropped.items())),
-        "replayed": stages[one.replay]["rows_out"] if one.replay in stages else 0,
-        "learned": sum(kept) if len(kept) == len(needed) else None,
-        **{key: sum(found[key] for found in own.values()) for key in ("calls", *TOKENS)},
-        "cost": None if None in costs else sum(costs),
-    }
-
+from cai.rounds import Round, rounds_in
 
 TOKENS = ("prompt_tokens", "completion_tokens")
 TITLES = (
@@ -60,6 +23,45 @@ TITLES = (
     "calls",
     "tokens in/out",
 )
+
+
+def rounds_done(config: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rounds of a stored config that have begun, from the totals of its stages; none of a run without any.
+
+    `dropped`: samples and pairs by reason. `learned`: pairs that its model was trained on, its own and `replayed`
+    ones; None until both are there.
+    """
+    section = config["dpo"] or {}
+    count, alone = section.get("rounds", 1), section.get("self_play", False)
+    if config["recipe"] != "paper" or (count == 1 and not alone):
+        return []
+    replay = bool(section["replay"])
+    return [_done(one, stages, alone, replay) for one in rounds_in(count) if one.generate in stages]
+
+
+def _done(one: Round, stages: Mapping[str, Mapping[str, Any]], alone: bool, replay: bool) -> dict[str, Any]:
+    """Of the stages that the config asks for; folders of an earlier one may hold more."""
+    judges = [name for name in stages if name == one.judge or name.startswith(f"{one.judge}-")]
+    learned = [one.pairs, *([one.replay] if replay and one.number > 1 else [])]
+    through = (one.generate, *([] if alone else judges), *learned)
+    own = {name: stages[name] for name in through if name in stages}
+    dropped: Counter[str] = Counter()
+    for name in (one.generate, one.judge, one.pairs):
+        dropped.update(own[name]["drops"] if name in own else {})
+    kept = [own[name]["rows_out"] for name in learned if name in own]
+    costs = [found["cost"] for found in own.values()]
+    return {
+        "round": one.number,
+        "sampled": one.sampled,
+        "model": one.model,
+        "samples": own[one.generate]["rows_out"],
+        "pairs": own[one.pairs]["rows_out"] if one.pairs in own else None,
+        "dropped": dict(sorted(dropped.items())),
+        "replayed": own[one.replay]["rows_out"] if one.replay in own else 0,
+        "learned": sum(kept) if len(kept) == len(learned) else None,
+        **{key: sum(found[key] for found in own.values()) for key in ("calls", *TOKENS)},
+        "cost": None if None in costs else sum(costs),
+    }
 
 
 def round_rows(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -15,7 +15,7 @@ from cai.judges import labelled_file, member_stages, qualify_stage
 from cai.models.metrics import read_engines
 from cai.report.judges import Judges, JudgeUse, judges_of
 from cai.report.rounds import rounds_done
-from cai.rounds import rounds as rounds_in
+from cai.rounds import rounds_in
 from cai.shard import ShardReport, read_manifest
 from cai.stages.combine import ROW_CAUSES
 
