@@ -47,6 +47,7 @@ from cai.report.summary import print_status
 from cai.rows import Drop, Judgment, Prompt, Reply
 from cai.runfolder import start_run
 from flows.artifacts import TABLES
+from flows.tasks import kind_of
 from tests.flows.small import small_run
 from tests.test_train_run import config_of
 from tests.wire import Answer, Json, Wire, wire_server
@@ -168,12 +169,19 @@ def test_what_cannot_be_fitted_is_said(outcomes: list[Outcome], why_not: str) ->
 def test_which_models_are_compared(tmp_path: Path) -> None:
     """True: each with the one that it started from; a list: as it says; what cannot be compared is refused by name."""
 
-    def compared(side_by_side: Any, **changes: Any) -> tuple[tuple[str, str], ...]:
-        return config_of(tmp_path, evaluate=HELD | {"side_by_side": side_by_side}, **changes).compared
+    def compared(
+        side_by_side: Any, evaluate_judge: str | None = None, **changes: Any
+    ) -> tuple[tuple[str, str], ...]:
+        held = HELD | {"side_by_side": side_by_side, "judge": evaluate_judge}
+        return config_of(tmp_path, evaluate=held, **changes).compared
 
     assert compared(True, sft={}, dpo={}, orpo={}) == (("sft", "base"), ("dpo", "sft"), ("orpo", "base"))
     assert compared(True, dpo={}) == (("dpo", "base"),) and compared(True) == compared(False, dpo={}) == ()
     assert compared([["dpo", "base"]], sft={}, dpo={}) == (("dpo", "base"),)
+    assert compared(True, recipe="paper", sft={}, dpo={"rounds": 3})[1:] == (
+        ("dpo-1", "sft"), ("dpo-2", "dpo-1"), ("dpo", "dpo-2"),
+    )  # fmt: skip
+    assert kind_of("compare-dpo-2-vs-dpo-1") == "compare"
     for pairs, problem in (
         ([["dpo", "kto"]], "side_by_side: the run evaluates no model 'kto', only base, dpo"),
         ([["dpo", "dpo"]], r"side_by_side: \[dpo, dpo\] compares nothing new"),
@@ -182,7 +190,9 @@ def test_which_models_are_compared(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=problem):
             compared(pairs, dpo={})
     with pytest.raises(ConfigError, match=r"evaluate\.judge: 'x' is not under 'models'"):
-        config_of(tmp_path, evaluate=HELD | {"judge": "x"})
+        compared(True, evaluate_judge="x")
+    with pytest.raises(ConfigError, match="judge: 'm' would grade and compare nothing"):
+        compared(False, evaluate_judge="m")
 
 
 SAID = {  # base and sft, of four kinds of prompt

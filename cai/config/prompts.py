@@ -50,3 +50,12 @@ class EvaluateConfig(Section):
     judge: str | None = None
     divergence: bool = False
     side_by_side: bool | tuple[tuple[str, str], ...] = False
+
+    @model_validator(mode="after")
+    def _judge_is_asked(self) -> EvaluateConfig:
+        if self.judge is not None and self.grader != "judge" and not self.side_by_side:
+            raise ValueError(
+                f"judge: {self.judge!r} would grade and compare nothing; set grader: judge or side_by_side: true, "
+                "or leave it out"
+            )
+        return self
