@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from cai import __version__
+from cai.cli.benchmark import benchmark
 from cai.cli.common import DEMO, Config, Json, NoPrefect, Set, print_json, raise_user, run_flow, start
 from cai.cli.constitution import app as constitution_app
 from cai.cli.deploy import deploy
@@ -27,6 +28,7 @@ app.add_typer(constitution_app, name="constitution")
 app.add_typer(judge_app, name="judge")
 app.command()(plan)
 app.command()(train)
+app.command(context_settings={"allow_extra_args": True})(benchmark)
 app.command()(deploy)
 constitution_app.command()(diff)
 
