@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -55,7 +56,8 @@ def test_a_task_on_a_trained_model(trained: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "tasks" / "kindness.yaml").write_text(TASK.replace("ROWS", str(rows)))
     command = [
         sys.executable, "-m", "cai", "benchmark", CONFIG, "--set", f"outputs={tmp_path}", "--set", "name=run",
-        "--tasks", "kindness", "--model", "sft", "--json", "--", "--include_path", str(tmp_path / "tasks"), "--limit", "4",
+        "--tasks", "kindness", "--model", "sft", "--json", "--",
+        "--include_path", str(tmp_path / "tasks"), "--limit", "4",
     ]  # fmt: skip
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")}
 
@@ -86,7 +88,7 @@ def test_what_the_harness_is_told_here(trained: RunConfig, monkeypatch: pytest.M
     for given in ("--tasks", "--model_args=pretrained=x", "--output_path"):
         with pytest.raises(ConfigError, match=r"not to be set here"):
             benchmark(trained, ["kindness"], [], [given], print)
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'cai\[benchmarks\]'"):
         benchmark(trained, ["kindness"], [], [], print)
 
@@ -117,7 +119,7 @@ def test_defaults_yield_to_what_is_given(monkeypatch: pytest.MonkeyPatch) -> Non
         "cpu",
     ]
     monkeypatch.setattr(module, "has_gpu", lambda: True)
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert module._defaults([])[:2] == ["--model", "vllm"]
 
 

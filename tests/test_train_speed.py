@@ -32,14 +32,14 @@ def counted(model: Any, tokens: int) -> float:
         loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
     model.zero_grad()
-    total: float = counter.get_total_flops()
-    return total
+    return float(counter.get_total_flops())
 
 
 def attention(model: Any, tokens: int) -> float:
     """The FLOPs of scores and values, forward and backward, by PaLM's formula: 12 · layers · heads · width a token."""
     config = model.config
-    return 12.0 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * tokens * tokens
+    width = config.num_attention_heads * config.head_dim
+    return float(12 * config.num_hidden_layers * width * tokens * tokens)
 
 
 def test_flops_are_those_that_torch_counts(model: Any) -> None:
@@ -109,7 +109,7 @@ def test_speed_is_measured_between_records(
     from cai.train import metrics
 
     clock = iter([0.0, 2.0, 3.0, 5.0])
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
     monkeypatch.setattr(metrics, "peak_flops", lambda device: 1e9)
     monkeypatch.setattr(metrics, "flops_per_token", lambda model: 1e6)
     log = metrics.MetricsLog(tmp_path / "metrics.jsonl")
