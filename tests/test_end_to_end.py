@@ -30,6 +30,7 @@ ELSEWHERE = {
     "make check": "this suite without its slow tests",
     "make lint": "CI",
     "make bench": "tests/test_benchmarks.py",
+    ".venv/bin/cai train flows/configs/embedded.yaml --dry-run": "tests/conduct/test_dry_run.py",
     ".venv/bin/cai run flows/configs/embedded.yaml --set name=mine --set judge.threshold=0.8": "the demo, renamed",
 }
 
