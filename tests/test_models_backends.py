@@ -500,4 +500,4 @@ def test_each_loop_its_own_client() -> None:
     start = time.monotonic()
     asyncio.run(once())
     asyncio.run(once())
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30

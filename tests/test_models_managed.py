@@ -192,7 +192,7 @@ async def test_death_at_the_start_is_noticed(
             pass
     assert words in str(caught.value)
     assert str(tmp_path / "log") in str(caught.value)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60  # it is given far longer to start
     wait_until(lambda: not session_processes("toy-broken"), 5)
 
 
