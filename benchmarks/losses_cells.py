@@ -27,7 +27,7 @@ COMMON: dict[str, Any] = {
     "save_strategy": "no",
 }
 SFT_RATE = 4.0e-5  # the demo's is 7e-5 and two epochs, after which nothing is left to be made harmless
-PREFERENCE: dict[str, Any] = COMMON | {"learning_rate": 5.0e-5, "beta": 0.1}
+PREFERENCE: dict[str, Any] = COMMON | {"learning_rate": 1.0e-4, "beta": 1.0}
 LOSSES = ("sigmoid", "sigmoid+sft", "ipo", "robust", "cdpo", "soft")  # of DPO
 MORE: dict[str, tuple[Kind, dict[str, Any]]] = {  # trainings of their own
     "kto": ("kto", {}),
