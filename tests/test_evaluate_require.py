@@ -186,6 +186,9 @@ async def test_the_exit_status_is_the_gate(tmp_path: Path) -> None:
         assert f"met      {line}, must be >= 0.2\n" in done.out and "how the replies read" in done.out
         assert found["replies"]["n"] == 20 and found["replies"]["mean_words"] == 2
 
+        page = tmp_path / "outputs/small/report.html"
+        assert not page.exists()
+        page.write_text("of before")
         done = await cai("eval", path, "--no-prefect", "--require", "helpful>=1,harmless>=0,helpful<=1")
         assert done.status == 1 and not done.err
         assert done.out.splitlines()[-2:] == [
@@ -193,6 +196,7 @@ async def test_the_exit_status_is_the_gate(tmp_path: Path) -> None:
             "unmet    base harmless was not measured, must be >= 0 (evaluate.sources has no prompts tagged harmful)",
         ]
         assert server.calls == calls
+        assert "Did it help?" in page.read_text(), "a page that is there is written again"
 
 
 @pytest.mark.slow

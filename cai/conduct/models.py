@@ -6,6 +6,7 @@ from typing import Any
 
 from cai.conduct.dataset import hold_out
 from cai.conduct.divergence import divergence
+from cai.conduct.outcome import publish_report
 from cai.conduct.stages import run_stages
 from cai.conduct.work import Work, checkpoint
 from cai.config import RunConfig
@@ -51,12 +52,16 @@ async def train_one(config: RunConfig, model: str, work: Work) -> dict[str, Any]
 async def evaluate(config: RunConfig, work: Work) -> dict[str, Any]:
     """Evaluate the models of a run that has been trained; returns the rates by model and metric.
 
-    A run that trains nothing needs no start before: its base is evaluated as it is.
+    A run that trains nothing needs no start before: its base is evaluated as it is. A report page that is there is
+    written again where it would say something else.
     """
     await preflight(config)
     hold = hold_run if (config.root / "config.json").is_file() else start_run
     with hold(config):
-        return await evaluate_models(config, work)
+        found = await evaluate_models(config, work)
+        if (config.root / "report.html").is_file():
+            publish_report(config)
+        return found
 
 
 async def evaluate_models(config: RunConfig, work: Work) -> dict[str, Any]:
