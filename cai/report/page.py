@@ -31,8 +31,7 @@ from cai.report.plots import (
     threshold_plot,
     visible,
 )
-from cai.report.rounds import TITLES as TITLES_OF_ROUNDS
-from cai.report.rounds import round_rows
+from cai.report.rounds import rounds_view
 from cai.report.side_by_side import pairs_view
 from cai.report.status import run_status, shard_reports
 from cai.report.tables import METRICS, percent
@@ -64,8 +63,7 @@ def write_report(config: RunConfig) -> Path:
     page = environment.get_template("page.html.j2").render(
         status=status,
         engines=engine_lines(status["engines"]),
-        rounds=status["rounds"]
-        and {"titles": (*TITLES_OF_ROUNDS, "cost $"), "rows": round_rows(status["rounds"])},
+        rounds=rounds_view(status["rounds"]),
         metrics=METRICS,
         models={
             "policy": config.models[config.policy.model].model,

@@ -8,21 +8,12 @@ from typing import Any
 
 from rich.table import Table
 
-from cai.report.tables import cost_cell, plain, thousands
+from cai.report.tables import cost_cell, plain
 from cai.rounds import Round, rounds_in
 
 TOKENS = ("prompt_tokens", "completion_tokens")
-TITLES = (
-    "round",
-    "policy",
-    "samples",
-    "pairs",
-    "dropped",
-    "replayed",
-    "learned from",
-    "calls",
-    "tokens in/out",
-)
+TITLES = ("round", "samples", "dropped", "pairs", "replayed", "calls")
+LEFT = ("round", "dropped")  # columns of words
 
 
 def rounds_done(config: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -65,22 +56,24 @@ def _done(one: Round, stages: Mapping[str, Mapping[str, Any]], alone: bool, repl
 
 
 def round_rows(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """A round's cells under TITLES and, last, its cost; texts are ours and the reasons of drops."""
+    """A round's cells under TITLES and, last, its cost; all of them are words of ours and numbers."""
     return [
         [
-            str(one["round"]),
-            f"{one['sampled']} → {one['model']}",
+            f"{one['round']}: {one['sampled']} → {one['model']}",
             f"{one['samples']:,}",
-            _count(one["pairs"]),
             ", ".join(f"{reason} {count:,}" for reason, count in one["dropped"].items()),
+            "–" if one["pairs"] is None else f"{one['pairs']:,}",
             f"{one['replayed']:,}",
-            _count(one["learned"]),
             f"{one['calls']:,}",
-            "/".join(thousands(one[key]) for key in TOKENS),
             cost_cell(one["cost"]),
         ]
         for one in found
     ]
+
+
+def rounds_view(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the page shows of them; nothing of a run without any."""
+    return {"titles": (*TITLES, "cost $"), "left": LEFT, "rows": round_rows(found)} if found else {}
 
 
 def rounds_table(found: Sequence[Mapping[str, Any]]) -> Table:
@@ -88,15 +81,10 @@ def rounds_table(found: Sequence[Mapping[str, Any]]) -> Table:
     priced = any(one["cost"] for one in found)
     table = Table(title="rounds of DPO", title_justify="left")
     for title in (*TITLES, *(("cost $",) if priced else ())):
-        left = title in ("policy", "dropped")
         table.add_column(
-            title, justify="left" if left else "right", no_wrap=title not in ("dropped", "learned from")
+            title, justify="left" if title in LEFT else "right", no_wrap=title != "dropped", overflow="fold"
         )
     for cells in round_rows(found):
-        cells[4] = plain(cells[4].replace(", ", "\n"))
+        cells[2] = plain(cells[2].replace(", ", "\n"))
         table.add_row(*(cells if priced else cells[:-1]))
     return table
-
-
-def _count(number: int | None) -> str:
-    return "–" if number is None else f"{number:,}"
