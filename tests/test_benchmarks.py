@@ -233,3 +233,12 @@ def test_all_options_are_known() -> None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert done.stderr.endswith("error: unrecognized arguments: --no-such-option\n"), done.stderr
+
+
+@pytest.mark.slow
+def test_training() -> None:
+    """One of the trainings on a small shape: a speed, a peak of memory, and no MFU without a GPU."""
+    small = ("--shape", "tiny", "--length", "128", "--steps", "2", "--rows", "20")
+    (row,) = bench("training", *small, "--kinds", "sft", "--ways", "ours")
+    assert row["tokens_per_s"] > 0 and row["peak_memory"] > 1e6
+    assert (row["kind"], row["way"], row["ratio"], row["mfu"]) == ("sft", "ours", 1, None)
