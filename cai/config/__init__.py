@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cai.config.consistent import CHECKS
 from cai.config.models import LimitsConfig, ManagedConfig, ModelConfig, PriceConfig
 from cai.config.prompts import EvaluateConfig, SourceConfig
 from cai.config.roles import CriticConfig, JudgeConfig, PairsConfig, PolicyConfig, SamplingConfig
@@ -19,14 +20,12 @@ from cai.config.training import (
     FROM_BASE,
     KINDS,
     POLICIES,
-    REWARDED,
     DpoConfig,
     Kind,
     TrainingConfig,
     kind_of,
     models_of,
     refuse_absent,
-    refuse_rounds,
 )
 
 __all__ = [
@@ -105,127 +104,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        roles = [("policy.model", self.policy.model), ("critic.model", self.critic.model)]
-        for role, name in (*roles, *((self.judge.kind, name) for name in self.judge.judges)):
-            if name not in self.models:
-                raise ValueError(f"{role}: {name!r} is not under 'models' ({', '.join(self.models)})")
-        if self.recipe == "paper" and (self.sft is None or len(self.trained) < 2):
-            raise ValueError(
-                "recipe 'paper' samples from the SFT model, so it needs both 'sft' and 'dpo' sections "
-                "(or another one that learns from pairs)"
-            )
-        if self.reward is None and (rewarded := [kind for kind in REWARDED if kind in self.trained]):
-            raise ValueError(
-                f"{rewarded[0]}: is rewarded by the run's own reward model; add a 'reward' section"
-            )
-        if self.pairs.target is not None:
-            self._check_target()
-        policy = self.models[self.policy.model]
-        if self.trained and policy.backend != "vllm":
-            raise ValueError(
-                f"{'/'.join(self.trained)} trains the policy's weights; give the policy a vllm model, or leave it out"
-            )
-        if self.policies and (self.evaluate or self.recipe == "paper") and policy.managed is None:
-            raise ValueError(
-                f"models.{self.policy.model}: a trained policy is served again, to be sampled or evaluated; "
-                "give it 'managed' instead of 'endpoint'"
-            )
-        batched = [name for name, model in self.models.items() if model.mode == "batch"]
-        if self.ray and batched:
-            raise ValueError(
-                f"models.{batched[0]}.mode: one process collects the requests of all shards into batches; "
-                "leave out 'ray', or set mode: live"
-            )
-        self._check_workers()
-        if taken := {*POLICIES, *self.policies} & set(self.models):
-            raise ValueError(
-                f"models: the name {min(taken)!r} is kept for the trained policy; choose another"
-            )
-        return self
-
-    def _check_workers(self) -> None:
-        for name, model in self.models.items() if self.ray else ():
-            assert self.ray is not None
-            if self.ray.address is not None and model.managed is not None:
-                raise ValueError(
-                    f"models.{name}.managed: it listens on this machine alone, and ray.address has workers on others; "
-                    "give the 'endpoints' of running servers, or leave the address out"
-                )
-            if model.max_concurrency < self.ray.workers:
-                raise ValueError(
-                    f"models.{name}.max_concurrency: {model.max_concurrency} is less than one call for each of the "
-                    f"{self.ray.workers} of ray.workers; raise it, or take fewer workers"
-                )
-
-    def _check_target(self) -> None:
-        if self.recipe == "paper":
-            raise ValueError(
-                "pairs.target: recipe 'paper' judges samples of the SFT model, which is trained on all prompts "
-                "first, so none can be drawn later; use recipe 'direct', or leave the target out"
-            )
-        if self.policy.n == 1 and "revision" not in self.pairs.sources:
-            raise ValueError(
-                "pairs.target: one reply a prompt gives no pair of samples; set policy.n to 2 or more, or add "
-                "'revision' to pairs.sources"
-            )
-
-    @model_validator(mode="after")
-    def _rounds_possible(self) -> RunConfig:
-        if self.dpo is not None:
-            others = [kind for kind in self.trained if kind not in ("sft", "dpo")]
-            refuse_rounds(self.dpo, self.recipe, self.policy.n, others)
-        return self
-
-    @model_validator(mode="after")
-    def _engines(self) -> RunConfig:
-        if self.trained and self.models[self.policy.model].adapter is not None:
-            raise ValueError(
-                f"models.{self.policy.model}.adapter: training would start from the base without it; merge the "
-                "adapter first and give the merged weights as 'model'"
-            )
-        inside = [name for name, model in self.models.items() if model.managed and model.managed.in_process]
-        if self.ray and inside:
-            raise ValueError(
-                f"models.{inside[0]}.managed.in_process: Ray's workers are other processes; leave it out, or give "
-                "the 'endpoints' of running servers"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _comparable(self) -> RunConfig:
-        if self.evaluation_judge not in self.models:
-            raise ValueError(
-                f"evaluate.judge: {self.evaluation_judge!r} is not under 'models' ({', '.join(self.models)})"
-            )
-        policy = self.models[self.policy.model]
-        if self.evaluate and self.evaluate.divergence and (policy.backend != "vllm" or policy.adapter):
-            raise ValueError(
-                "evaluate.divergence: loads the weights of the policy, a vllm model without adapter; leave it out"
-            )
-        known, seen = ("base", *self.policies), set[frozenset[str]]()
-        for pair in self.compared:
-            if unknown := [name for name in pair if name not in known]:
-                raise ValueError(
-                    f"evaluate.side_by_side: the run evaluates no model {unknown[0]!r}, only {', '.join(known)}"
-                )
-            if len(set(pair)) < 2 or frozenset(pair) in seen:
-                raise ValueError(
-                    f"evaluate.side_by_side: [{', '.join(pair)}] compares nothing new; name two models, each two once"
-                )
-            seen.add(frozenset(pair))
-        return self
-
-    @model_validator(mode="after")
-    def _different_judges(self) -> RunConfig:
-        seen: dict[tuple[str, Path, str | None], str] = {}
-        for name in self.judge.judges:
-            model = self.models[name]
-            first = seen.setdefault((model.backend, Path(model.model), model.adapter), name)
-            if first != name:
-                raise ValueError(
-                    f"{self.judge.kind}: {first!r} and {name!r} are one model ({model.backend} {model.model}), "
-                    f"and would only repeat each other; take another model for {name!r}, or leave it out"
-                )
+        for check in CHECKS:
+            check(self)
         return self
 
     @property
