@@ -25,7 +25,19 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.losses_cells import LOSSES, MORE, SETTINGS, Cell, clean, flipped, noisy, rows_of, section
+from benchmarks.losses_cells import (
+    LOSSES,
+    MORE,
+    SETTINGS,
+    UNDER_NOISE,
+    Cell,
+    clean,
+    flipped,
+    noisy,
+    rows_of,
+    section,
+)
+from benchmarks.losses_kept import read_kept, write_result
 from benchmarks.losses_tables import DOCS, write_tables
 from cai.store import write_json
 
@@ -57,7 +69,7 @@ def run_cell(folder: Path, cell: Cell) -> dict[str, Any]:
         return _measured(kept, cell, BASE, "base", None)
     task, digest = planned(folder, cell)
     out: Path = task["out"]
-    found = _read(kept, digest)
+    found = read_kept(kept, digest)
     if found is not None and (cell.method != "sft" or out.is_dir()):
         return found
     from cai.train.launch import launch
@@ -92,7 +104,7 @@ def _measured(
     kept: Path, cell: Cell, weights: Path, digest: str, reference: Any, **more: Any
 ) -> dict[str, Any]:
     """Measure a checkpoint and keep the figures under its digest."""
-    known = _read(kept, digest)
+    known = read_kept(kept, digest)
     if known is not None:
         return known
     from benchmarks.losses_replies import measure, prefers_better
@@ -112,11 +124,6 @@ def _measured(
 def _pairs_of(folder: Path, seed: int) -> Path:
     """Log-probabilities of the held-out pairs by a seed's SFT model."""
     return folder / "pairs" / f"s{seed}.json"
-
-
-def _read(kept: Path, digest: str) -> dict[str, Any] | None:
-    found: dict[str, Any] | None = json.loads(kept.read_text()) if kept.is_file() else None
-    return found if found is not None and found["digest"] == digest else None
 
 
 def run_all(folder: Path, cells: Sequence[Cell], jobs: int, result: Path) -> int:
@@ -147,20 +154,6 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def write_result(path: Path, folder: Path) -> None:
-    """The committed file: when, on what, and the figures of every cell that was kept, in a fixed order."""
-    kept = [json.loads(one.read_text()) for one in (folder / "cells").glob("*.json")]
-    order = sorted(
-        (one for one in kept if one["settings"] == SETTINGS),
-        key=lambda one: (one["noise"] or "", one["rate"], one["method"], one["seed"]),
-    )
-    left_out = ("digest", "settings")
-    cells = [{name: value for name, value in one.items() if name not in left_out} for one in order]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    measured = {"measured": time.strftime("%Y-%m-%d", time.gmtime()), "cores": os.cpu_count()}
-    write_json(path, {**measured, "settings": SETTINGS, "cells": cells})
-
-
 def _say(line: str) -> None:
     sys.stdout.write(f"{time.strftime('%H:%M:%S', time.gmtime())} {line}\n")
     sys.stdout.flush()
@@ -176,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="*", choices=[*LOSSES, *MORE], default=[*LOSSES], help="no noise")
     parser.add_argument("--noise", nargs="*", choices=kinds, default=kinds)
     parser.add_argument("--rates", nargs="*", type=float, default=RATES, help="share of wrong labels")
+    parser.add_argument("--noisy-methods", nargs="*", choices=UNDER_NOISE, default=[*UNDER_NOISE])
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--tables", action="store_true", help="only write the tables of the committed result")
     options = parser.parse_args(arguments)
@@ -184,7 +178,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         make_data(FOLDER)
         seeds = range(options.seeds)
         cells = [one for seed in seeds for one in clean(["base", "sft", *options.methods], seed)]
-        cells += [one for kind in options.noise for seed in seeds for one in noisy(kind, options.rates, seed)]
+        cells += [
+            one
+            for kind in options.noise
+            for seed in seeds
+            for one in noisy(options.noisy_methods, kind, options.rates, seed)
+        ]
         failed = run_all(FOLDER, cells, options.jobs, RESULT)
     write_tables(DOCS, json.loads(RESULT.read_text()))
     return int(failed > 0)

@@ -72,9 +72,10 @@ def clean(methods: Iterable[str], seed: int) -> Iterator[Cell]:
     return (Cell(seed, method) for method in methods)
 
 
-def noisy(noise: Noise, rates: Iterable[float], seed: int) -> Iterator[Cell]:
-    """The cells of one seed under noise; at rate 0 every one of them would be the clean sigmoid."""
-    return (Cell(seed, method, noise, rate) for rate in rates for method in UNDER_NOISE)
+def noisy(methods: Iterable[str], noise: Noise, rates: Iterable[float], seed: int) -> Iterator[Cell]:
+    """The cells of one seed under noise; at rate 0 all of UNDER_NOISE would be the clean sigmoid."""
+    methods = tuple(methods)
+    return (Cell(seed, method, noise, rate) for rate in rates for method in methods)
 
 
 def section(cell: Cell) -> TrainingConfig:

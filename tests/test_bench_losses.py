@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import losses
-from benchmarks.losses import RESULT, ROOT, run_cell, write_result
+from benchmarks.losses import RESULT, ROOT, run_cell
 from benchmarks.losses_cells import (
     DOUBT,
     LOSSES,
@@ -23,6 +23,7 @@ from benchmarks.losses_cells import (
     rows_of,
     section,
 )
+from benchmarks.losses_kept import write_result
 from benchmarks.losses_noise import label, relabel
 from benchmarks.losses_tables import DOCS, render, with_tables
 from benchmarks.losses_world import held_out_pairs, winner
