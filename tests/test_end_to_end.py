@@ -34,7 +34,7 @@ ELSEWHERE = {
     ".venv/bin/cai run flows/configs/embedded.yaml --set name=mine --set judge.threshold=0.8": "the demo, renamed",
 }
 
-ASKING = [["judge", "qualify"], ["judge", "calibrate"], ["constitution", "try"]]
+ASKING = [["judge", "qualify"], ["judge", "calibrate"], ["constitution", "try"], ["constitution", "test"]]
 
 
 def run(command: list[str], folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -149,8 +149,7 @@ def test_two_orders_and_a_calibration_label_better_than_one_order(demo: Path) ->
 def test_readme_commands(demo: Path, engine: Engine) -> None:
     """Every command and every Python block of the README runs on the demo, or is named with the test that runs it.
 
-    Where a command would start the demo's server, it asks one that is running, told by options at its end; only
-    `constitution test` starts its own.
+    Where a command would start the demo's server, it asks one that is running, told by options at its end.
     """
     (demo / ".venv").symlink_to(Path(sys.prefix))
     commands = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
