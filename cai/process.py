@@ -1,11 +1,15 @@
-"""What a run asks of the process that it works in: rare garbage collections, a thread for the disk, files enough."""
+"""What a run asks of the process that it works in: rare collections of garbage, threads, files enough, an end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
+import os
 import resource
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -62,6 +66,17 @@ async def in_thread(work: Callable[[], T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([running])
         raise
+
+
+def end_with_parent() -> None:
+    """From now on end this process's whole group when standard input closes, however its parent ended."""
+
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def allow_open_files(count: int, what: str) -> None:

@@ -53,7 +53,7 @@ def dry_run(config: RunConfig, say: Callable[[str], None]) -> Iterator[Outcome]:
     folder = Path(tempfile.mkdtemp(prefix="cai-dry-run-"))
     whole = False
     try:
-        say(_small_model(config, folder / "base"))
+        say(_small_model(config.models[config.policy.model].model, sections.values(), folder / "base"))
         _write(folder / "sft.jsonl", _demonstrations())
         _write(folder / "preference.jsonl", _pairs())
         problems = []
@@ -67,10 +67,9 @@ def dry_run(config: RunConfig, say: Callable[[str], None]) -> Iterator[Outcome]:
             shutil.rmtree(folder)
 
 
-def _small_model(config: RunConfig, out: Path) -> str:
+def _small_model(policy: str, sections: Iterable[TrainingConfig], out: Path) -> str:
     """Make the tiny model in a process of its own, which takes torch's memory with it; returns what it is."""
-    policy = config.models[config.policy.model].model
-    inits = [(section.args.get("model_init_kwargs") or {}) for section in _sections(config)]
+    inits = [(section.args.get("model_init_kwargs") or {}) for section in sections]
     revision = next((str(init["revision"]) for init in inits if "revision" in init), "main")
     done = subprocess.run(
         [sys.executable, "-m", "cai.train.shrink", policy, revision, str(out)],
@@ -83,10 +82,6 @@ def _small_model(config: RunConfig, out: Path) -> str:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise TrainError(f"{policy}: the tiny model could not be made: {last}")
     return f"dry run: {STEPS} steps each on {int(said):,} random parameters with the architecture of {policy}"
-
-
-def _sections(config: RunConfig) -> Iterable[TrainingConfig]:
-    return (section for kind in config.trained if (section := config.section(kind)) is not None)
 
 
 def _try(config: RunConfig, kind: Kind, section: TrainingConfig, folder: Path) -> Outcome:

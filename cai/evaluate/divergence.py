@@ -11,16 +11,14 @@ a time, because padding is not neutral to every architecture. The base and one p
 from __future__ import annotations
 
 import heapq
-import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from cai.intervals import mean_difference
 from cai.models.base import derive_seed
+from cai.process import end_with_parent
 from cai.rows import Message, Reply, Row
 from cai.store import read_rows, write_json
 
@@ -107,7 +105,7 @@ def _mean(values: Sequence[float]) -> Mean:
 
 def main() -> int:
     """Measure what the plan says; ends with whoever holds the other end of standard input."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    end_with_parent()
     plan = Plan.model_validate_json(Path(sys.argv[1]).read_bytes())
     found = measure(plan)
     write_json(plan.out, {name: [row.model_dump() for row in rows] for name, rows in found.items()})
@@ -180,12 +178,6 @@ def _means(logits: Any, base: Any) -> tuple[float, float | None]:
             log_q = base[start : start + positions].float().log_softmax(-1)
             kl += float((p * (log_p - log_q)).sum())
     return entropy / len(logits), None if base is None else kl / len(logits)
-
-
-def _die_with_parent() -> None:
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

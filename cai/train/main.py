@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import sys
-import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -21,6 +18,7 @@ import yaml
 
 from cai.config.training import section_type
 from cai.errors import ConfigError
+from cai.process import end_with_parent
 from cai.train.plan import TrainPlan
 
 
@@ -36,7 +34,7 @@ def main() -> int:
     if options.check:
         return check(sys.stdin.read())
     if options.lifeline:
-        threading.Thread(target=_die_with_launcher, daemon=True).start()
+        end_with_parent()
     train(TrainPlan.model_validate(yaml.safe_load(options.plan.read_text(encoding="utf-8"))))
     return 0
 
@@ -60,13 +58,6 @@ def check(request: str) -> int:
         print(error)  # noqa: T201
         return ConfigError.exit_code
     return 0
-
-
-def _die_with_launcher() -> None:
-    """Wait for the launcher's end of the pipe to close, however it ended, and take the whole group along."""
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
