@@ -1,4 +1,4 @@
-"""Make `.venv` and install what this machine needs: `python3 cai/install.py [--extras train,vllm,ray,benchmarks,dev]`.
+"""Make `.venv` and install what this machine needs: `python3 cai/install.py [--extras train,vllm,ray,audit,benchmarks,docs,dev]`.
 
 Standard library only, because it runs before anything is installed. It decides once, says why, and
 remembers a digest of its inputs in the venv, so that a second call returns at once.
@@ -120,7 +120,7 @@ def main() -> None:
     """Install, or find that nothing is to be done."""
     parser = argparse.ArgumentParser(description="Install cai into a virtual environment.")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
-    parser.add_argument("--extras", default="train,vllm,ray,benchmarks,dev")
+    parser.add_argument("--extras", default="train,vllm,ray,audit,benchmarks,docs,dev")
     arguments = parser.parse_args()
     extras = [extra for extra in arguments.extras.split(",") if extra]
     if not (3, 11) <= sys.version_info[:2] < (3, 14):
