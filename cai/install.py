@@ -1,4 +1,4 @@
-"""Make `.venv` and install what this machine needs: `python3 cai/install.py [--extras train,vllm,ray,audit,benchmarks,docs,dev]`.
+"""Make `.venv` and install what this machine needs: `python3 cai/install.py [--extras train,vllm,dev]`.
 
 Standard library only, because it runs before anything is installed. It decides once, says why, and
 remembers a digest of its inputs in the venv, so that a second call returns at once.
