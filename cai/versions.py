@@ -19,7 +19,7 @@ from cai.changes import Print, RowChanges, compare, demonstration_print, pair_pr
 from cai.config import RunConfig
 from cai.constitution import Constitution
 from cai.errors import StoreError
-from cai.export import part_file, parts_of, row_of
+from cai.export.dataset import part_file, parts_of, row_of
 from cai.pipeline import rows_file
 from cai.report.status import read_json
 from cai.rows import Demonstration, Pair, Prompt, Row

@@ -19,7 +19,7 @@ from cai.config.training import KINDS, POLICIES
 from cai.config_file import load_config
 from cai.constitution import load_constitution
 from cai.errors import ConfigError
-from cai.export import part_file
+from cai.export.dataset import part_file
 from cai.judges import qualify_stage
 from cai.label_error import check_measured, with_measured
 from cai.plan.per_prompt import Shares, calls_a_prompt

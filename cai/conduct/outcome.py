@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.config import RunConfig
-from cai.export import export_run, part_file, parts_of
+from cai.export.dataset import export_run, part_file, parts_of
 from cai.made import made, made_of, note_made
 from cai.previous import LINK
 from cai.report.coverage import write_coverage

@@ -18,7 +18,7 @@ from cai.config.training import REWARDED, kind_of
 from cai.draw import write_slices
 from cai.errors import ConfigError
 from cai.evaluate.compare import compared_models
-from cai.export import part_file
+from cai.export.dataset import part_file
 from cai.judges import qualified_judge
 from cai.label_error import with_measured
 from cai.pipeline import job_of, role_of, run_job

@@ -19,7 +19,7 @@ from rich.console import Console
 from cai.conduct.work import checkpoint
 from cai.config import RunConfig
 from cai.config_file import validate_config
-from cai.export import part_file
+from cai.export.dataset import part_file
 from cai.pipeline import read_stage
 from cai.plan.make import make_plan
 from cai.plan.rows import Plan
