@@ -38,6 +38,10 @@ class ServerError(CaiError):
     """A managed vLLM server did not start, or died; the message names its log file."""
 
 
+class HubError(CaiError):
+    """A hub refused an upload or cannot be reached; the message says what to do. The token is in no message."""
+
+
 class JudgeError(CaiError):
     """The judge is not fit to label; the message says why."""
 

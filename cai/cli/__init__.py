@@ -20,6 +20,7 @@ from cai.cli.constitution import app as constitution_app
 from cai.cli.deploy import deploy
 from cai.cli.judge import app as judge_app
 from cai.cli.plan import diff, plan
+from cai.cli.push import push
 from cai.cli.train import train
 from cai.errors import CaiError
 
@@ -30,6 +31,7 @@ app.command()(plan)
 app.command()(train)
 app.command(context_settings={"allow_extra_args": True})(benchmark)
 app.command()(deploy)
+app.command()(push)
 constitution_app.command()(diff)
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, e.g. outputs/demo.")]
