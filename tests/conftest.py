@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 import flows  # noqa: F401 - sets what Prefect must find in the environment before it is imported
+from tests.browser import browser, visit  # noqa: F401 - fixtures
 from tests.engine import Engine, shared_engine
 from tests.tiny_model import build_model
 
