@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,10 @@ def push_folder(folder: Path, repo: str, kind: Kind, *, private: bool) -> Pushed
     from httpx import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.utils import disable_progress_bars
 
+    if not sys.stderr.isatty():  # a log wants the error, not the bars
+        disable_progress_bars()
     try:
         return _push(HfApi(token=token), folder, repo, kind, private)
     except OfflineModeIsEnabled as error:
@@ -155,4 +159,5 @@ def _told(error: Exception, repo: str, kind: Kind) -> str:
 def _line(error: Exception) -> str:
     from cai.constitution.document import printable
 
-    return printable(" ".join(str(error).split())[:200]) or type(error).__name__
+    said = getattr(error, "server_message", None) or str(error)
+    return printable(" ".join(said.split())[:200]) or type(error).__name__
