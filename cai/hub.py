@@ -50,7 +50,7 @@ def push_folder(folder: Path, repo: str, kind: Kind, *, private: bool) -> Pushed
     from httpx import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import OfflineModeIsEnabled
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if not sys.stderr.isatty():  # a log wants the error, not the bars
         disable_progress_bars()

@@ -74,10 +74,15 @@ def hub_server() -> Iterator[Hub]:
         loop.close()
 
 
-def _app(hub: Hub) -> web.Application:
+class _World:
+    """What the hub answers."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+
     @web.middleware
-    async def known(request: web.Request, handler: Any) -> web.StreamResponse:
-        hub.asked.append(f"{request.method} {request.path}")
+    async def known(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        self.hub.asked.append(f"{request.method} {request.path}")
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if token not in ("writer", "reader") and not request.path.startswith("/lfs/"):
             return web.json_response({"error": f"Invalid credentials: {token}"}, status=401)
@@ -85,31 +90,31 @@ def _app(hub: Hub) -> web.Application:
             return web.json_response({"error": "You don't have the rights"}, status=403)
         return await handler(request)  # type: ignore[no-any-return]
 
-    async def create(request: web.Request) -> web.Response:
+    async def create(self, request: web.Request) -> web.Response:
         body = await request.json()
         name = f"{body['organization']}/{body['name']}"
-        if name in hub.repos:
+        if name in self.hub.repos:
             return web.json_response({"error": "You already created this repo", "url": name}, status=409)
-        hub.repos[name] = Repo(private=body["visibility"] == "private", kind=body.get("type", "model"))
-        return web.json_response({"url": f"{hub.url}/{name}", "name": name})
+        self.hub.repos[name] = Repo(private=body["visibility"] == "private", kind=body.get("type", "model"))
+        return web.json_response({"url": f"{self.hub.url}/{name}", "name": name})
 
-    def repo_of(request: web.Request) -> Repo:
-        return hub.repos["{org}/{name}".format(**request.match_info)]
+    def repo_of(self, request: web.Request) -> Repo:
+        return self.hub.repos["{org}/{name}".format(**request.match_info)]
 
-    async def info(request: web.Request) -> web.Response:
-        repo = repo_of(request)
+    async def info(self, request: web.Request) -> web.Response:
+        repo = self.repo_of(request)
         name = "{org}/{name}".format(**request.match_info)
         return web.json_response(
             {"id": name, "private": repo.private, "sha": repo.commits[-1], "siblings": []}
         )
 
-    async def tree(request: web.Request) -> web.Response:
-        found = repo_of(request).files.items()
+    async def tree(self, request: web.Request) -> web.Response:
+        found = self.repo_of(request).files.items()
         return web.json_response(
             [{"type": "file", "path": path, "size": len(data), "oid": "0" * 40} for path, data in found]
         )
 
-    async def preupload(request: web.Request) -> web.Response:
+    async def preupload(self, request: web.Request) -> web.Response:
         files = (await request.json())["files"]
         modes = ["lfs" if one["path"].endswith(".safetensors") else "regular" for one in files]
         rows = [
@@ -118,22 +123,22 @@ def _app(hub: Hub) -> web.Application:
         ]
         return web.json_response({"files": rows})
 
-    async def batch(request: web.Request) -> web.Response:
+    async def batch(self, request: web.Request) -> web.Response:
         objects = (await request.json())["objects"]
-        actions = [{"upload": {"href": f"{hub.url}/lfs/{one['oid']}"}} for one in objects]
+        actions = [{"upload": {"href": f"{self.hub.url}/lfs/{one['oid']}"}} for one in objects]
         rows = [one | {"actions": action} for one, action in zip(objects, actions, strict=True)]
         return web.json_response({"transfer": "basic", "objects": rows})
 
-    async def put(request: web.Request) -> web.Response:
+    async def put(self, request: web.Request) -> web.Response:
         data = await request.read()
         assert hashlib.sha256(data).hexdigest() == request.match_info["oid"]
-        hub.stored[request.match_info["oid"]] = data
+        self.hub.stored[request.match_info["oid"]] = data
         return web.Response()
 
-    async def commit(request: web.Request) -> web.Response:
-        if hub.spoilt is not None:
-            return web.json_response({"error": "a bad day\x1b[2J"}, status=hub.spoilt)
-        repo = repo_of(request)
+    async def commit(self, request: web.Request) -> web.Response:
+        if self.hub.spoilt is not None:
+            return web.json_response({"error": "a bad day\x1b[2J"}, status=self.hub.spoilt)
+        repo = self.repo_of(request)
         lines = [json.loads(line) for line in (await request.read()).splitlines()]
         if lines[0]["value"].get("parentCommit") != repo.commits[-1]:
             return web.json_response({"error": "a commit has happened since"}, status=412)
@@ -142,32 +147,35 @@ def _app(hub: Hub) -> web.Application:
             if line["key"] == "file":
                 repo.files[path] = base64.b64decode(line["value"]["content"])
             elif line["key"] == "lfsFile":
-                repo.files[path] = hub.stored[line["value"]["oid"]]
+                repo.files[path] = self.hub.stored[line["value"]["oid"]]
             elif line["key"] == "deletedFile":
                 del repo.files[path]
         state = json.dumps(sorted((path, data.hex()) for path, data in repo.files.items()))
         repo.commits.append(hashlib.sha1(f"{repo.commits[-1]}{state}".encode()).hexdigest())
         place = "{org}/{name}".format(**request.match_info)
         place = place if repo.kind == "model" else f"datasets/{place}"
-        url = f"{hub.url}/{place}/commit/{repo.commits[-1]}"
+        url = f"{self.hub.url}/{place}/commit/{repo.commits[-1]}"
         return web.json_response({"commitUrl": url, "commitOid": repo.commits[-1]})
 
-    async def valid(_: web.Request) -> web.Response:
+    async def valid(self, _: web.Request) -> web.Response:
         return web.json_response({"errors": [], "warnings": []})
 
-    app = web.Application(middlewares=[known], client_max_size=2**26)
-    app.add_routes([web.post("/api/repos/create", create), web.post("/api/validate-yaml", valid)])
-    app.add_routes([web.put("/lfs/{oid}", put)])
+
+def _app(hub: Hub) -> web.Application:
+    world = _World(hub)
+    app = web.Application(middlewares=[world.known], client_max_size=2**26)
+    app.add_routes([web.post("/api/repos/create", world.create), web.post("/api/validate-yaml", world.valid)])
+    app.add_routes([web.put("/lfs/{oid}", world.put)])
     for kind, prefix in (("models", ""), ("datasets", "/datasets")):
         api = f"/api/{kind}/{{org}}/{{name}}"
         app.add_routes(
             [
-                web.get(api, info),
-                web.get(f"{api}/revision/main", info),
-                web.get(f"{api}/tree/main", tree),
-                web.post(f"{api}/preupload/main", preupload),
-                web.post(f"{prefix}/{{org}}/{{name}}.git/info/lfs/objects/batch", batch),
-                web.post(f"{api}/commit/main", commit),
+                web.get(api, world.info),
+                web.get(f"{api}/revision/main", world.info),
+                web.get(f"{api}/tree/main", world.tree),
+                web.post(f"{api}/preupload/main", world.preupload),
+                web.post(f"{prefix}/{{org}}/{{name}}.git/info/lfs/objects/batch", world.batch),
+                web.post(f"{api}/commit/main", world.commit),
             ]
         )
     return app
