@@ -38,7 +38,8 @@ class Tally:
     """What the calls of a shard add up to; each distinct call counts once.
 
     `cost` (US dollars; None once a call without a known price is counted) covers replayed calls too,
-    `cost_made` those of this run. `failed`: calls given up, by ProviderError kind.
+    `cost_made` those of this run, in which `generated` tokens were written. `failed`: calls given up, by
+    ProviderError kind.
     """
 
     made: int = 0
@@ -46,6 +47,7 @@ class Tally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    generated: int = 0
     cost: float | None = 0.0
     cost_made: float | None = 0.0
     failed: Counter[str] = field(default_factory=Counter)
@@ -59,6 +61,7 @@ class Tally:
         self.cost = _plus(self.cost, completion.cost)
         if made:
             self.made += 1
+            self.generated += usage.completion_tokens
             self.cost_made = _plus(self.cost_made, completion.cost)
         else:
             self.replayed += 1
@@ -72,12 +75,14 @@ class Calls:
     """Asks `model` through `journal`, at most `limit` calls at a time.
 
     `on_call` runs after each finished call. `stopped`: why no call may start any more; set by a fatal
-    failure, or from outside.
+    failure, or from outside. `in_flight`: calls begun and not ended, those included that wait for their turn
+    at the endpoint.
     """
 
     def __init__(self, model: ChatModel, journal: Journal, limit: int) -> None:
         self.tally = Tally()
         self.stopped: CaiError | None = None
+        self.in_flight = 0
         self.on_call: Callable[[], None] = lambda: None
         self._model = model
         self._identity = model.identity
@@ -163,6 +168,7 @@ class Calls:
     async def _call(self, key: str, request: Request) -> Completion:
         if self.stopped is not None:
             raise self.stopped
+        self.in_flight += 1
         try:
             completion = await self._model.complete(request)
             self._journal.put(key, completion)
@@ -172,6 +178,8 @@ class Calls:
             if not isinstance(error, ProviderError) or error.fatal:
                 self.stopped = self.stopped or error
             raise
+        finally:
+            self.in_flight -= 1
         self.tally.add(completion, made=True)
         self.on_call()
         return completion

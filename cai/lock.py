@@ -9,8 +9,16 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from cai.errors import StoreError
+
+
+class Holder(NamedTuple):
+    """The process that has a lock."""
+
+    pid: int
+    host: str
 
 
 def lock(path: Path, what: str) -> int:
@@ -46,9 +54,49 @@ def held(path: Path, what: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _holder(descriptor: int) -> str:
+def holder(path: Path) -> Holder | None:
+    """Who has the lock of the file `path`; None where nobody has it, or it has not been signed yet.
+
+    A lock whose signer is gone from this machine is not tried: trying takes it for a moment, from whoever starts.
+    """
     try:
-        holder = json.loads(os.pread(descriptor, 4096, 0))
-        return f"pid {holder['pid']} on {holder['host']}"
-    except (ValueError, KeyError, TypeError):  # caught between taking the lock and signing it
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        signed = _signed(descriptor)
+        if signed is None or (signed.host == socket.gethostname() and not _lives(signed.pid)):
+            return None
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return signed
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def _signed(descriptor: int) -> Holder | None:
+    try:
+        signature = json.loads(os.pread(descriptor, 4096, 0))
+        return Holder(int(signature["pid"]), str(signature["host"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _holder(descriptor: int) -> str:
+    signed = _signed(descriptor)
+    if signed is None:  # caught between taking the lock and signing it
         return "its holder has not signed the lock yet"
+    return f"pid {signed.pid} on {signed.host}"

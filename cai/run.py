@@ -14,13 +14,14 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from cai.calls import Ask, Asked, Calls, ask_parsed
 from cai.errors import CaiError, ConfigError, ParseError, ProviderError, Refused, StoreError
 from cai.journal import Journal
 from cai.models.base import ChatModel
 from cai.process import in_thread, rare_collections
+from cai.progress import Progress
 from cai.rows import Drop, Row
 from cai.shard import ShardPaths, ShardReport, finished, shard_paths, write_manifest
 from cai.store import RowsWriter, remove_leftovers
@@ -43,19 +44,6 @@ class Identified(Protocol):
 
 In = TypeVar("In", bound=Identified)
 Step = Callable[[In, Ask], Awaitable[Sequence[Row]]]
-
-
-class Progress(NamedTuple):
-    """How far a shard is. `rows_total`: None where the input has no length. `rate`: rows a second."""
-
-    rows_done: int
-    rows_total: int | None
-    calls_made: int
-    calls_replayed: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float | None
-    rate: float
 
 
 async def run_shard(
@@ -155,6 +143,9 @@ class _Work(Generic[In]):
                 completion_tokens=tally.completion_tokens,
                 cost=tally.cost,
                 rate=self.published / max(now - self.started, 1e-9),
+                generated=tally.generated,
+                in_flight=self.calls.in_flight,
+                drops=dict(self.drops),
             )
         )
 

@@ -22,11 +22,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cai.conduct import work
 from cai.conduct.main import loop_factory
-from cai.conduct.work import expected_rows
+from cai.conduct.work import on_board
 from cai.config import RayConfig, RunConfig
 from cai.errors import CaiError, StoreError
-from cai.run import Progress
-from cai.serving import Endpoints, board
+from cai.progress import progress_of
+from cai.serving import Endpoints
 from cai.shard import ShardReport
 from flows.cluster import cluster, divided, key_for_workers
 
@@ -58,7 +58,7 @@ def on_ray(ray: RayConfig, task_of: Callable[[str], Task[Any, ShardReport]]) -> 
             return stack.enter_context(cluster(ray))
 
         async def run(config: RunConfig, stage: str, shard: int, endpoints: Endpoints) -> ShardReport:
-            seen = board.stage(stage, expected_rows(config, stage))
+            seen = on_board(config, stage)
             async with get_client() as client:
                 api = str(client.api_url)
             parameters = {
@@ -71,7 +71,7 @@ def on_ray(ray: RayConfig, task_of: Callable[[str], Task[Any, ShardReport]]) -> 
             with temporary_settings({PREFECT_API_URL: api}):  # also of Prefect's temporary server
                 future = runner().submit(task_of(stage), parameters)
             report = await _result(future, f"stage {stage}, shard {shard}")
-            seen(shard, _progress(report))
+            seen(shard, progress_of(report))
             return report
 
         yield run
@@ -94,16 +94,3 @@ async def _result(future: Any, what: str) -> ShardReport:
         ) from error
     found: ShardReport = await state.aresult()
     return found
-
-
-def _progress(report: ShardReport) -> Progress:
-    return Progress(
-        rows_done=report.rows_in,
-        rows_total=report.rows_in,
-        calls_made=report.calls_made,
-        calls_replayed=report.calls_replayed,
-        prompt_tokens=report.prompt_tokens,
-        completion_tokens=report.completion_tokens,
-        cost=report.cost,
-        rate=0.0,
-    )

@@ -82,11 +82,24 @@ def evaluate(
 
 
 @app.command()
-def status(run: Run, as_json: Json = False) -> None:
-    """What a run has done so far: rows, drops by reason, calls, tokens, cost, evaluation."""
+def status(
+    run: Run,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow a run that is going until it ends.")] = False,
+) -> None:
+    """What a run has done so far and what it is at: rows, drops by reason, calls, tokens, cost, evaluation."""
     from cai.report.status import run_status
 
     found = run_status(run)
+    if watch:
+        if as_json:
+            raise_user("--watch shows a run as it goes, --json prints one object; give one of the two")
+        from rich.console import Console
+
+        from cai.report.watch import watch as follow
+
+        follow(run, Console())
+        found = run_status(run)
     if as_json:
         print_json(found)
         return

@@ -7,6 +7,7 @@ a coroutine of this process, a Prefect task, or a task on another node that shar
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,9 +20,10 @@ from cai.draw import write_slices
 from cai.errors import ConfigError
 from cai.evaluate.compare import compared_models
 from cai.export.dataset import part_file
-from cai.judges import qualified_judge
+from cai.judges import joint_stage, judged_sources, qualified_judge
 from cai.label_error import with_measured
 from cai.pipeline import job_of, role_of, run_job
+from cai.progress import Progress, progress_of
 from cai.publish import combine_judges, label, write_held_out, write_prompts
 from cai.qualification import gate
 from cai.report.status import shard_reports, summed
@@ -68,16 +70,31 @@ async def held_out(config: RunConfig) -> int:
 async def stage(config: RunConfig, stage: str, shard: int, endpoints: Endpoints) -> ShardReport:
     """Ask a stage's model about one shard, seen on the board. Raises JudgeError for a judge that must not label."""
     async with opened(config, role_of(config, stage), endpoints) as model:
-        update = board.stage(stage, expected_rows(config, stage))
+        update = on_board(config, stage)
         job = job_of(config, stage, shard, model.identity)
         report = await run_job(config, job, model, lambda progress: update(shard, progress))
+    if report.skipped:
+        update(shard, progress_of(report))
     if qualified_judge(stage) is not None:
         gate(config, stage)
     return report
 
 
+def on_board(config: RunConfig, stage: str) -> Callable[[int, Progress], None]:
+    """Show a stage on the board, in the terminal and in the run's folder; returns what takes (shard, progress)."""
+    rows, at_most = expected_rows(config, stage), joint_stage(stage) is not None
+    return board.stage(stage, rows, at_most=at_most, root=config.root)
+
+
 def expected_rows(config: RunConfig, stage: str) -> int | None:
-    """How many rows a stage will read, for its progress bar; None where only reading them tells (judging)."""
+    """How many rows a stage will read, for its progress bar; None where only reading them tells.
+
+    Of a stage that judges pairs the most that there may be: equal replies and unchanged revisions make none.
+    """
+    if joint_stage(stage) is not None:
+        sources = judged_sources(config, stage)
+        each = math.comb(config.policy.n, 2) * ("samples" in sources) + ("revision" in sources)
+        return int(summed(shard_reports(config.root, "prompts"))["rows_out"]) * each
     origin = "prompts" if stage in ("generate", "revise") else None
     if sampled_model(stage) is not None:
         origin = "demonstrations" if plays_itself(config) else "prompts"
@@ -130,7 +147,7 @@ async def train(config: RunConfig, model: str, base: str) -> dict[str, Any]:
                 seed=config.seed,
                 log=config.root / "logs" / f"train-{model}.log",
                 reward_model=str(checkpoint(config, "reward")) if kind in REWARDED else None,
-                on_metrics=board.training(model),
+                on_metrics=board.training(model, config.root),
                 stop=stop,
             )
     finally:

@@ -14,6 +14,7 @@ from cai.errors import ConfigError
 from cai.judges import labelled_file, member_stages, qualify_stage
 from cai.models.metrics import read_engines
 from cai.report.judges import Judges, JudgeUse, judges_of
+from cai.report.live import read_live, running
 from cai.report.rounds import rounds_done
 from cai.rounds import rounds_in
 from cai.shard import ShardReport, read_manifest
@@ -149,9 +150,11 @@ def run_status(root: Path) -> dict[str, Any]:
         if (report := read_json(root / "models" / model / "cai_train.json"))
     }
     summary = read_json(root / "summary.json") or {}
+    state = "running" if running(root) else summary.get("state", "unfinished")
     return {
         "run": root.name,
-        "state": summary.get("state", "unfinished"),
+        "state": state,
+        "live": live.model_dump(mode="json") if (live := read_live(root)) else None,
         "seconds": summary.get("seconds"),
         "config": config,
         "constitution": read_json(root / "constitution.json"),

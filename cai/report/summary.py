@@ -10,9 +10,11 @@ from cai.models.metrics import engine_lines
 from cai.report.coverage_view import print_coverage
 from cai.report.edit_view import print_edit
 from cai.report.goodhart import print_replies
+from cai.report.live import Live
 from cai.report.rounds import rounds_table
 from cai.report.side_by_side import print_pairs
 from cai.report.tables import evaluation_table, judges_table, percent, plain, saving_line, stage_table
+from cai.report.watch import print_live
 
 
 def print_status(status: dict[str, Any], console: Console) -> None:
@@ -43,7 +45,9 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         console.print(f"{kind:<8} {plain(root)}/models/{kind}", soft_wrap=True)
     if status["report"]:
         console.print(f"report   {plain(status['report'])}", soft_wrap=True)
-    if status["state"] != "finished":
+    if status["state"] == "running":
+        print_live(Live.model_validate(status["live"]) if status["live"] else None, console)
+    elif status["state"] != "finished":
         console.print(
             f"state    {plain(status['state'])}; run the same command again to resume", soft_wrap=True
         )
