@@ -15,6 +15,7 @@ import contextlib
 import os
 import threading
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -189,6 +190,28 @@ class Journal:
                 f"{self.path}: fsync failed: {self._sync_error}; replies of the last seconds may be lost, "
                 "check the disk and run again"
             ) from self._sync_error
+
+
+def look_up(path: Path, keys: Collection[str]) -> dict[str, Completion]:
+    """The replies under some keys, found in one pass without an index, also while a run writes the file.
+
+    A key that is not there, or on a damaged line, is left out. Raises StoreError where the file cannot be read.
+    """
+    wanted = {key.encode() for key in keys}
+    found: dict[str, Completion] = {}
+    with guard(path), path.open("rb") as file:
+        for line in file:
+            if line[_KEY] in wanted and _intact(line):
+                key = line[_KEY].decode()
+                try:
+                    found[key] = decode(line[_BODY], Completion)
+                except ValueError as error:
+                    raise StoreError(
+                        f"{path}: the reply {key} is of another version ({explain(error)})"
+                    ) from error
+                if len(found) == len(wanted):
+                    break
+    return found
 
 
 def _intact(line: bytes) -> bool:

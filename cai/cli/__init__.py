@@ -22,6 +22,7 @@ from cai.cli.judge import app as judge_app
 from cai.cli.plan import diff, plan
 from cai.cli.push import push
 from cai.cli.train import train
+from cai.cli.view import view
 from cai.errors import CaiError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -31,6 +32,7 @@ app.command()(plan)
 app.command()(train)
 app.command(context_settings={"allow_extra_args": True})(benchmark)
 app.command()(deploy)
+app.command()(view)
 app.command()(push)
 constitution_app.command()(diff)
 

@@ -1,0 +1,58 @@
+"""The viewer as an ASGI application: its routes, its guard, and what becomes of errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from cai.errors import CaiError
+from cai.view import story, tables
+from cai.view.guard import guarded
+from cai.view.index import Told
+from cai.view.open import open_view
+from cai.view.pages import one_line, problem_page
+from cai.view.state import Settings
+
+
+def create_app(settings: Settings, told: Told | None = None) -> FastAPI:
+    """The viewer of one run; `told` hears how far the index is.
+
+    Raises ConfigError where a folder is no run, StoreError where it cannot be read.
+    """
+    view = open_view(settings, told)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        view.index.close()
+        if view.other:
+            view.other.close()
+
+    app = FastAPI(title="cai view", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.state.view = view
+    app.include_router(tables.router)
+    app.include_router(story.router)
+    app.mount("/static", StaticFiles(directory=str(files("cai.view") / "static")))
+    app.add_exception_handler(CaiError, _problem)
+    app.add_exception_handler(HTTPException, _problem)
+    app.add_exception_handler(RequestValidationError, _problem)
+    app.add_middleware(guarded, settings=settings)
+    return app
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    """Every error is one line: the user's with status 400, a file's or a model's with 500."""
+    if isinstance(error, HTTPException):
+        return problem_page(error.status_code, f"{request.url.path}: {error.detail}")
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        return problem_page(400, one_line(f"{first['loc'][-1]}: {first['msg']}"))
+    status = 400 if getattr(error, "exit_code", 1) == 2 else 500
+    return problem_page(status, one_line(str(error)))
