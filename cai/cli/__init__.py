@@ -18,7 +18,10 @@ from cai.cli.benchmark import benchmark
 from cai.cli.common import DEMO, Config, Json, NoPrefect, Set, print_json, raise_user, run_flow, start
 from cai.cli.constitution import app as constitution_app
 from cai.cli.deploy import deploy
+from cai.cli.export import export
+from cai.cli.init import init
 from cai.cli.judge import app as judge_app
+from cai.cli.marks import app as marks_app
 from cai.cli.plan import diff, plan
 from cai.cli.push import push
 from cai.cli.train import train
@@ -28,12 +31,15 @@ from cai.errors import CaiError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(constitution_app, name="constitution")
 app.add_typer(judge_app, name="judge")
+app.add_typer(marks_app, name="marks")
+app.command()(init)
 app.command()(plan)
 app.command()(train)
 app.command(context_settings={"allow_extra_args": True})(benchmark)
 app.command()(deploy)
-app.command()(view)
+app.command()(export)
 app.command()(push)
+app.command()(view)
 constitution_app.command()(diff)
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, e.g. outputs/demo.")]

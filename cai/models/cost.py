@@ -33,6 +33,13 @@ def batch_discount(backend: str) -> float:
     return float(data["batch_discount"].get(backend, 0.0))
 
 
+@cache
+def default_model(role: str, backend: str) -> str:
+    """The model that a new config takes for a role (`policy`, `judge`) where none is named."""
+    data = yaml.safe_load(PRICES.read_text(encoding="utf-8"))
+    return str(data["defaults"][role][backend])
+
+
 @cache  # asked for every reply
 def list_price(model: str) -> PriceConfig | None:
     """The list price of a hosted model or of a dated snapshot of it; None where it is not listed."""
