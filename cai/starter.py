@@ -88,7 +88,6 @@ def write_starter(path: Path, wanted: Wanted, force: bool = False) -> RunConfig:
         draft = Path(folder) / "config.yaml"
         draft.write_text(text, encoding="utf-8")
         config = load_config(draft)
-    load_constitution(config.constitution)
     with _written(path):
         path.write_text(text, encoding="utf-8")
     return config
@@ -107,6 +106,8 @@ def starter(path: Path, wanted: Wanted) -> str:
     alone = (
         policy.provider == "embedded" and judge.provider != "embedded"
     )  # it only answers; the judge criticises
+    constitution = _constitution(wanted.constitution or ("toy" if embedded else "hhh"))
+    principles = load_constitution(constitution).principles
     environment = Environment(
         loader=FileSystemLoader(PACKAGE), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
@@ -115,7 +116,8 @@ def starter(path: Path, wanted: Wanted) -> str:
         path=scalar(str(path)),
         name=_name(path),
         keys=[KEY_ENV[provider] for provider in KEY_ENV if provider in (policy.provider, judge.provider)],
-        constitution=_constitution(wanted.constitution or ("toy" if embedded else "hhh")),
+        constitution=constitution,
+        tested=any(principle.tests for principle in principles),
         dialect=_shown(PACKAGE / "embedded" / "prompts") if judge.provider == "embedded" else None,
         prompts=str(wanted.prompts) if wanted.prompts else _shown(PACKAGE / "embedded/data/generate.jsonl"),
         limit=_limit(wanted.prompts),

@@ -32,6 +32,16 @@ def prompts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def constitution(tmp_path: Path) -> Path:
+    """One principle without a test, so that no judge can be qualified by it."""
+    path = tmp_path / "constitution.yaml"
+    path.write_text(
+        'schema: 1\nname: own\nversion: "1"\nprinciples:\n  - {id: kind, statement: Be kind to whoever asks.}\n'
+    )
+    return path
+
+
+@pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch) -> str:
     """A key for every provider, and the repository as the folder that commands are called in."""
     monkeypatch.chdir(ROOT)
@@ -42,22 +52,22 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize(("policy", "judge"), list(itertools.product(PROVIDERS, PROVIDERS)))
 def test_every_choice_can_be_planned(
-    policy: Provider, judge: Provider, tmp_path: Path, prompts: Path, keys: str
+    policy: Provider, judge: Provider, tmp_path: Path, prompts: Path, constitution: Path, keys: str
 ) -> None:
     """Own and embedded prompts, engines that the run starts and a server that runs, data alone and trainings."""
     trains, served = policy in ("vllm", "embedded"), "vllm" in (policy, judge)
-    choices = [Wanted(policy, judge, prompts=prompts, train=trains)]
-    choices += [Wanted(policy, judge, prompts=prompts)] if trains else []
-    choices += [Wanted(policy, judge, endpoint=ENDPOINT, prompts=prompts)] if served else []
-    choices += [Wanted(policy, judge)] if policy == judge == "embedded" else []
+    own = Wanted(policy, judge, prompts=prompts, constitution=str(constitution))
+    choices = [own, Wanted(policy, judge)] if policy == judge else [own]
+    choices += [own._replace(train=True)] if trains else []
+    choices += [own._replace(endpoint=ENDPOINT)] if served else []
     for number, wanted in enumerate(choices):
         path = tmp_path / f"{number}.yaml"
         config = write_starter(path, wanted)
         config = config.model_copy(update={"outputs": str(tmp_path / "outputs")})
         assert keys not in path.read_text()
         assert config.models[config.judge.judges[0]].backend == ("vllm" if judge == "embedded" else judge)
-        if number == 0 or policy == judge:
-            assert make_plan(config).calls.expected > 10
+        assert make_plan(config).calls.expected > 10
+        assert config.judge.require_qualification is (wanted.constitution is None)
         assert bool(config.trained) is wanted.train
         assert any(model.endpoint for model in config.models.values()) is (wanted.endpoint is not None)
 
@@ -67,7 +77,17 @@ def test_comments_say_what_lines_do(policy: Provider, judge: Provider, tmp_path:
     """Every section, and every value but the plain ones of names, ways and trainings."""
     path = tmp_path / "run.yaml"
     write_starter(path, Wanted(policy, judge, train=True))
-    clear = ("model:", "- path:", "sampling:", "args:", "lora:", "outputs:", "policy:", "judge:", "tiny:")
+    clear: tuple[str, ...] = (
+        "model:",
+        "- path:",
+        "sampling:",
+        "args:",
+        "lora:",
+        "outputs:",
+        "policy:",
+        "judge:",
+        "tiny:",
+    )
     clear += ("models:", "pairs:", "sft:", "dpo:", "grader:", "sources:")
     bare = [line for line in path.read_text().splitlines() if line and "#" not in line]
     assert [line for line in bare if not line.strip().startswith(clear)] == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import typer
 
@@ -75,7 +75,7 @@ def _ask(role: str) -> Provider:
     def known(answer: str) -> Provider:
         if answer not in PROVIDERS:
             raise typer.BadParameter(f"one of {names}")
-        return cast(Provider, answer)
+        return answer
 
     found: Provider = typer.prompt(
         f"Who {WHO[role]} ({names})", default="vllm", value_proc=known, show_default=True
