@@ -10,13 +10,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from pydantic import ValidationError
 
 from cai.constitution import Constitution
 from cai.errors import ConfigError
 from cai.judge.cases import Case
+from cai.published_pairs import is_published, read_published
 from cai.rows import LabelledPair, Recorded
 from cai.store import decode, explain
 
@@ -42,26 +43,32 @@ class Recording(NamedTuple):
 
 
 def read_pairs(path: Path, row: type[Row]) -> Iterator[tuple[int, Row]]:
-    """The rows of a file with their line numbers. Raises ConfigError, `file:line: what; fix`, also for no rows."""
+    """The rows of a file with their line numbers. Raises ConfigError, `file:line: what; fix`, also for no rows.
+
+    Labelled pairs may also be a preference dataset of another format, see `cai.published_pairs`.
+    """
+    published = row is LabelledPair and is_published(path)
+    found = cast(Iterator[tuple[int, Row]], read_published(path)) if published else _lines(path, row)
     seen: dict[str, int] = {}
+    for number, one in found:
+        if one.id in seen:
+            where = f"is already in line {seen[one.id]}"
+            raise ConfigError(f"{path}:{number}: id {one.id!r} {where}; give every pair an id of its own")
+        seen[one.id] = number
+        yield number, one
+    if not seen:
+        raise ConfigError(f"{path}: no rows; give a file with one JSON object a line")
+
+
+def _lines(path: Path, row: type[Row]) -> Iterator[tuple[int, Row]]:
     try:
         lines = path.open("rb")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a JSONL file of labelled pairs") from error
     with lines:
         for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            found = _parsed(line, row, f"{path}:{number}")
-            if found.id in seen:
-                where = f"is already in line {seen[found.id]}"
-                raise ConfigError(
-                    f"{path}:{number}: id {found.id!r} {where}; give every pair an id of its own"
-                )
-            seen[found.id] = number
-            yield number, found
-    if not seen:
-        raise ConfigError(f"{path}: no rows; give a file with one JSON object a line")
+            if line.strip():
+                yield number, _parsed(line, row, f"{path}:{number}")
 
 
 def _parsed(line: bytes, row: type[Row], where: str) -> Row:

@@ -135,7 +135,7 @@ def _publish_prompts(
 ) -> list[ShardReport]:
     """Publish what `rows` reads from `origins`, unless the files there are those that were read before."""
     files = [file_sha256(Path(source.path)) if source.path else None for group in origins for source in group]
-    settings = [[source.model_dump() for source in group] for group in origins]
+    settings = [[source.model_dump(exclude={"licence"}) for source in group] for group in origins]
     depends = digest(settings, files, shards)
     if None not in files:  # what a dataset holds is only known by reading it
         done = [finished(shard_paths(root, stage, shard), depends) for shard in range(shards)]

@@ -31,6 +31,9 @@ SUFFIXES: dict[str, Format] = {
     ".txt": "text",
 }
 BATCH_ROWS = 1024  # rows of a Parquet file in memory at a time
+GUARDED = (
+    "guarded"  # column of an exported table: the cells that got an apostrophe, so that none is a formula
+)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -131,11 +134,17 @@ def _csv(path: Path, file: IO[bytes]) -> Iterator[Record]:
                 detail = f"line {rows.line_num}: more cells than the header has; quote cells with commas"
                 yield rows.line_num, BadRecord("bad_csv", detail)
             else:
-                yield rows.line_num, row
+                yield rows.line_num, _unguarded(row)
     except csv.Error as error:
         raise ConfigError(f"prompts: {path}: after line {rows.line_num}: {error}; mend the quotes") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"prompts: {path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
+def _unguarded(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of an exported table without the apostrophes that the export put before its cells."""
+    named = (row.pop(GUARDED, None) or "").split()
+    return row | {name: row[name].removeprefix("'") for name in named if row.get(name)}
 
 
 def _text(path: Path, file: IO[bytes]) -> Iterator[Record]:

@@ -94,7 +94,7 @@ class _Reader:
             turns = conversation(record, self._source.field, self._source.transcript)
         except Unusable as error:
             return drop(error.reason, error.detail)
-        tags = tuple(dict.fromkeys((*self._source.tags, *_row_tags(record))))
+        tags = tuple(dict.fromkeys((*self._source.tags, *row_tags(record))))
         if self._source.only_tags and not set(tags) & set(self._source.only_tags):
             return drop("tag_filtered", f"its tags are {', '.join(tags) or 'none'}")
         digest = _digest(turns)
@@ -167,7 +167,7 @@ def _safe(text: str) -> str:
     return safe if len(safe) <= LONGEST_ID else f"{safe[:60]}.{_hash(safe.encode()).hex()[:24]}"
 
 
-def _row_tags(row: Mapping[str, Any]) -> list[str]:
+def row_tags(row: Mapping[str, Any]) -> list[str]:
     """A row's own tags: a list, or one text with commas."""
     value = row.get("tags")
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []

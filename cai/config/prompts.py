@@ -15,7 +15,8 @@ class SourceConfig(Section):
 
     `format`: guessed from the file name when None; `transcript` means hh-rlhf style text in `field`
     (turns kept; a last assistant turn is cut off, so that the last human turn is the one to answer).
-    `field`: column that holds the prompt text, the messages list or the transcript.
+    `field`: column that holds the prompt text, the messages list or the transcript. `licence`: under which the prompts
+    were published, as the cards of exported datasets tell it; it changes no row.
     """
 
     path: str | None = None
@@ -27,6 +28,7 @@ class SourceConfig(Section):
     tags: tuple[str, ...] = ()
     only_tags: tuple[str, ...] = ()
     limit: int | None = Field(None, ge=1)
+    licence: str | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> SourceConfig:

@@ -1,0 +1,96 @@
+"""What a format can hold of a row. What it cannot is left out under a reason and counted; nothing is changed to fit.
+
+Each check is given the prompt of a row and its replies, and returns the reason, or None.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import chain
+from typing import NamedTuple
+
+from cai.conversation import Turns, Unusable, parse_transcript
+from cai.imports.chains import transcript
+
+# Texts that tokenizers of chat models turn into control tokens, wherever they stand: ChatML and Llama 3, DeepSeek,
+# Gemma, Mistral and Llama 2, and the ends of sequences.
+_CONTROL = re.compile(
+    r"<\|[\w .-]{1,40}\|>|<｜[^<>｜]{1,40}｜>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|"
+    r"</?s>|<(?:bos|eos|pad|unk)>"
+)
+_BLANKS = " \t\r\n"
+
+
+class Talk(NamedTuple):
+    """A row as the checks see it: the prompt, and each reply to it."""
+
+    prompt: Turns
+    replies: tuple[Turns, ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text of the row."""
+        return [turn.content for turn in chain(self.prompt, *self.replies)]
+
+
+Check = Callable[[Talk], str | None]
+
+
+def surrogates(talk: Talk) -> str | None:
+    """Half a character: no UTF-8 file can hold it as it is."""
+    return None if all(map(_is_unicode, talk.texts)) else "lone_surrogate"
+
+
+def user_last(talk: Talk) -> str | None:
+    """A prompt that ends in another turn than the user's, or is empty."""
+    return None if talk.prompt and talk.prompt[-1].role == "user" else "prompt_not_of_user"
+
+
+def one_turn(talk: Talk) -> str | None:
+    """A reply of several turns, or one that is not the assistant's."""
+    single = all(len(reply) == 1 and reply[0].role == "assistant" for reply in talk.replies)
+    return None if single else "reply_not_one_turn"
+
+
+def control_tokens(talk: Talk) -> str | None:
+    """Text that the tokenizer of a chat model would read as the end of a turn or the start of another."""
+    return "template_tokens" if any(map(_CONTROL.search, talk.texts)) else None
+
+
+def in_turn(talk: Talk) -> str | None:
+    """User and assistant do not alternate from the user on, behind at most one system turn."""
+    spoken = talk.prompt[1:] if talk.prompt[:1] and talk.prompt[0].role == "system" else talk.prompt
+    wanted = ("user", "assistant")
+    return (
+        None
+        if all(turn.role == wanted[place % 2] for place, turn in enumerate(spoken))
+        else "turns_do_not_alternate"
+    )
+
+
+def no_system(talk: Talk) -> str | None:
+    """A system turn, for which the format has no place."""
+    return "system_turn" if any(turn.role == "system" for turn in talk.prompt) else None
+
+
+def speakable(talk: Talk) -> str | None:
+    """A text that would read otherwise out of a transcript: with a speaker's mark in it, or blanks around it."""
+    for reply in talk.replies:
+        spoken = (*talk.prompt, *reply)
+        try:
+            same = parse_transcript(transcript(spoken)) == spoken
+        except Unusable:
+            same = False
+        if not same:
+            blanks = any(turn.content != turn.content.strip(_BLANKS) for turn in spoken)
+            return "blanks_around_text" if blanks else "speaker_in_text"
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
