@@ -17,6 +17,7 @@ from cai.qualification import is_gated, kind_of, labelled_pairs, principles_a_pa
 from cai.rows import Drop
 from cai.sources import read_prompts
 from cai.stages.verdict import check_method
+from cai.train.accelerated import require_deepspeed
 from cai.train.launch import check_args
 
 NOWHERE = "http://127.0.0.1:9/v1"  # where a managed server will not be asked for its model's identity
@@ -64,6 +65,8 @@ async def preflight(config: RunConfig) -> None:
         kind: section for kind in config.trained if (section := config.section(kind)) is not None
     }:
         check_args(sections)
+        for kind, section in sections.items():
+            require_deepspeed(kind, section.accelerate)
     await check_identity(config)
     evaluating = [config.evaluation_judge] if config.evaluate else []
     asked = {config.policy.model, config.critic.model, *config.judge.judges, *evaluating}
@@ -134,13 +137,17 @@ async def check_identity(config: RunConfig) -> None:
 async def _check_endpoints(config: RunConfig, names: Iterable[str]) -> None:
     for name in sorted(names):
         model = config.models[name]
-        if model.managed is not None:
-            continue
-        for endpoint in model.endpoints or (model.endpoint,):
-            client = open_model(name, model, endpoint=endpoint)
-            try:
-                await probe(client)
-            except ProviderError as error:
-                raise ConfigError(f"models.{name}: {error}") from error
-            finally:
-                await client.close()
+        if model.managed is None:
+            for endpoint in model.endpoints or (model.endpoint,):
+                await check_endpoint(name, model, endpoint)
+
+
+async def check_endpoint(name: str, model: ModelConfig, endpoint: str | None) -> None:
+    """Ask an endpoint, for free, whether it is there and serves the model `name`. Raises ConfigError."""
+    client = open_model(name, model, endpoint=endpoint)
+    try:
+        await probe(client)
+    except ProviderError as error:
+        raise ConfigError(f"models.{name}: {error}") from error
+    finally:
+        await client.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 
 from cai.config import TrainingConfig
 from cai.errors import ConfigError
-from cai.train.accelerated import command
+from cai.train.accelerated import command, require_deepspeed
 from cai.train.folder import last_complete_checkpoint, prepare_folder
 from cai.train.launch import launch
 from cai.train.main import train
@@ -30,6 +32,10 @@ FILES = {
     "8gpu-ddp": ("MULTI_GPU", 1, 8),
     "8gpu-fsdp2": ("FSDP", 1, 8),
     "2x8gpu-fsdp2": ("FSDP", 2, 16),
+    "8gpu-zero2": ("DEEPSPEED", 1, 8),
+    "8gpu-zero3": ("DEEPSPEED", 1, 8),
+    "2x8gpu-zero2": ("DEEPSPEED", 2, 16),
+    "2x8gpu-zero3": ("DEEPSPEED", 2, 16),
 }
 TWO_MACHINES = {"NODE_RANK": "1", "MASTER_ADDR": "10.0.0.1"}
 
@@ -40,6 +46,13 @@ def plan_with(**accelerate: Any) -> TrainPlan:
         kind="dpo", model="m", data="d", out="o", seed=0, args={}, lora=None, accelerate=accelerate,
         data_sha256="", model_digest="", digest="",
     )  # fmt: skip
+
+
+def with_fields(args: Any, fields: Iterable[str]) -> Any:
+    """The launcher's arguments as it passes them on to DeepSpeed."""
+    args.deepspeed_fields_from_accelerate_config = ",".join(fields)
+    args.main_process_port = int(free_port()) if args.num_machines == 1 else args.main_process_port
+    return args
 
 
 def set_place(monkeypatch: pytest.MonkeyPatch, **place: str) -> None:
@@ -55,6 +68,7 @@ def test_shipped_files_are_read_by_accelerate(name: str, monkeypatch: pytest.Mon
     """By its own loader and its own launcher, with each key known; one line of a section is enough to get there."""
     from accelerate.commands.config.config_args import load_config_from_file
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env
 
     from cai.train.options import check_section
 
@@ -64,7 +78,7 @@ def test_shipped_files_are_read_by_accelerate(name: str, monkeypatch: pytest.Mon
     assert (read.distributed_type.value, read.num_machines, read.num_processes) == (kind, machines, processes)
     parser = launch_command_parser()
     known = {action.dest for action in parser._actions}
-    assert set(read.fsdp_config) <= known
+    assert set(read.fsdp_config) | set(read.deepspeed_config) <= known
 
     check_section("dpo", TrainingConfig(accelerate={"config_file": name}))
     line = command(plan_with(config_file=name))
@@ -75,6 +89,15 @@ def test_shipped_files_are_read_by_accelerate(name: str, monkeypatch: pytest.Mon
     assert args.training_script == "cai.train.main"
     if kind == "FSDP":
         assert (int(args.fsdp_version), args.fsdp_state_dict_type) == (2, "SHARDED_STATE_DICT")
+    assert args.use_deepspeed == (kind == "DEEPSPEED")
+    if kind == "DEEPSPEED":
+        monkeypatch.delenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", raising=False)
+        started, environment = prepare_deepspeed_cmd_env(with_fields(args, read.deepspeed_config))
+        stage = name[-1]
+        assert started is None, "by torchrun on each machine, as with FSDP; not by pdsh"
+        assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == stage
+        assert environment["ACCELERATE_DEEPSPEED_ZERO3_INIT"] == str(stage == "3").lower()
+        assert "ACCELERATE_GRADIENT_ACCUMULATION_STEPS" not in environment, "the section's is taken"
     if machines > 1:
         assert (args.machine_rank, args.main_process_ip, args.main_process_port) == (1, "10.0.0.1", 29500)
 
@@ -84,6 +107,19 @@ def test_all_files_are_listed() -> None:
     assert set(SHIPPED) == set(FILES)
     docs = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in docs for name in SHIPPED)
+
+
+@pytest.mark.parametrize("options", [{"config_file": "2x8gpu-zero3"}, {"use_deepspeed": True}])
+def test_deepspeed_that_is_not_there(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said in one line with the fix; where it is there, and for files that do not want it, nothing is said."""
+    found = importlib.util.find_spec
+    lacking = lambda name: None if name == "deepspeed" else found(name)  # noqa: E731
+    monkeypatch.setattr("importlib.util.find_spec", lacking)
+    with pytest.raises(ConfigError, match=r"dpo\.accelerate: [\w-]+: .*pip install 'cai\[deepspeed\]'"):
+        require_deepspeed("dpo", options)
+    require_deepspeed("dpo", {"config_file": "8gpu-fsdp2"})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found("json"))
+    require_deepspeed("dpo", options)
 
 
 def test_place_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:

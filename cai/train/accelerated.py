@@ -6,6 +6,7 @@ is the path of one's own. Imports no torch.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Mapping
@@ -56,6 +57,19 @@ def accelerate_flags(options: Mapping[str, Any], cpu: bool) -> list[str]:
         elif value is not False and value is not None:
             flags += [f"--{name}", str(value)]
     return flags
+
+
+def require_deepspeed(kind: str, options: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a section's `accelerate` options want DeepSpeed and it cannot be imported here."""
+    wanted = bool(options.get("use_deepspeed"))
+    if (given := options.get("config_file")) is not None:
+        read = yaml.safe_load(config_path(given).read_text(encoding="utf-8"))
+        wanted = wanted or (isinstance(read, dict) and read.get("distributed_type") == "DEEPSPEED")
+    if wanted and importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError(
+            f"{kind}.accelerate: {given or 'use_deepspeed'}: DeepSpeed is not installed here; "
+            "pip install 'cai[deepspeed]', or take an fsdp2 file"
+        )
 
 
 def _machines(options: Mapping[str, Any]) -> int:

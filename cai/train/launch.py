@@ -20,7 +20,7 @@ from typing import Any
 import cai
 from cai.config import Kind, TrainingConfig
 from cai.errors import ConfigError, TrainError
-from cai.train.accelerated import command
+from cai.train.accelerated import command, require_deepspeed
 from cai.train.folder import prepare_folder, read_finished
 from cai.train.memory import oom_kills
 from cai.train.plan import METRICS, TrainPlan, TrainReport, make_plan
@@ -57,6 +57,7 @@ def launch(
     if done is not None:
         shutil.rmtree(plan.work, ignore_errors=True)
         return done.model_copy(update={"skipped": True})
+    require_deepspeed(kind, config.accelerate)
     plan = prepare_folder(plan)
     log.parent.mkdir(parents=True, exist_ok=True)
     start = log.stat().st_size if log.exists() else 0

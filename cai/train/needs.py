@@ -20,6 +20,7 @@ from cai.config.training import REWARDED
 from cai.errors import ConfigError
 from cai.train.findings import Needs, gigabytes
 from cai.train.plan import TrainPlan
+from cai.train.undivided import undivided
 
 
 def estimate(plan: TrainPlan, args: Any, peft_config: Any, rows: int) -> Needs:
@@ -54,7 +55,7 @@ def estimate(plan: TrainPlan, args: Any, peft_config: Any, rows: int) -> Needs:
 
 def _count(plan: TrainPlan, config: Any, peft_config: Any) -> tuple[int, int]:
     """Parameters and trainable ones, of a model without memory behind it."""
-    with torch.device("meta"):
+    with undivided(), torch.device("meta"):
         if plan.kind == "reward":
             config.num_labels = 1
             model = AutoModelForSequenceClassification.from_config(config)

@@ -19,6 +19,7 @@ from transformers.utils import cached_file
 from cai.train.findings import Findings, Speed
 from cai.train.folder import write_report
 from cai.train.plan import TrainPlan, TrainReport
+from cai.train.undivided import undivided
 
 
 def publish(trainer: Any, plan: TrainPlan, found: Findings, speed: Speed) -> None:
@@ -29,11 +30,12 @@ def publish(trainer: Any, plan: TrainPlan, found: Findings, speed: Speed) -> Non
     trainer.save_model(str(weights))
     if not trainer.is_world_process_zero():
         return
-    if plan.lora is None:
-        model = _load(plan, str(weights), _dtype(plan))
-    else:
-        _keep_only_adapter(weights)
-        model = _merged(plan, weights)
+    with undivided():
+        if plan.lora is None:
+            model = _load(plan, str(weights), _dtype(plan))
+        else:
+            _keep_only_adapter(weights)
+            model = _merged(plan, weights)
     model.config.use_cache = AutoConfig.from_pretrained(plan.model, revision=_revision(plan)).use_cache
     model.to(_dtype(plan)).save_pretrained(plan.out)
     trainer.processing_class.save_pretrained(plan.out)
