@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from cai.errors import CaiError
-from cai.view import story, tables
+from cai.view import compare, marks_audit_pages, marks_pages, story, tables
 from cai.view.guard import guarded
 from cai.view.index import Told
 from cai.view.open import open_view
@@ -39,6 +39,9 @@ def create_app(settings: Settings, told: Told | None = None) -> FastAPI:
     app.state.view = view
     app.include_router(tables.router)
     app.include_router(story.router)
+    app.include_router(compare.router)
+    app.include_router(marks_pages.router)
+    app.include_router(marks_audit_pages.router)
     app.mount("/static", StaticFiles(directory=str(files("cai.view") / "static")))
     app.add_exception_handler(CaiError, _problem)
     app.add_exception_handler(HTTPException, _problem)
