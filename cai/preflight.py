@@ -12,7 +12,7 @@ from cai.errors import ConfigError, ProviderError
 from cai.label_error import check_measured
 from cai.models import check_model, check_sampling, open_model, probe
 from cai.models.engine import adapter_rank
-from cai.prompts import GRADING, Templates, load_templates
+from cai.prompts import GRADING, STEPWISE, Templates, load_templates
 from cai.qualification import is_gated, kind_of, labelled_pairs, principles_a_pair, require_qualified
 from cai.rows import Drop
 from cai.sources import read_prompts
@@ -42,6 +42,7 @@ def check_inputs(config: RunConfig) -> None:
         )
     if config.evaluate and config.evaluation_judge not in config.judge.judges:
         _check_judging(config, config.evaluation_judge, templates)
+    _check_steps(config, templates)
     for section in (config.policy, config.critic):
         check_sampling(config.models[section.model], section.sampling.temperature, section.sampling.top_p)
         _check_model(section.model, config.models[section.model])
@@ -69,7 +70,8 @@ async def preflight(config: RunConfig) -> None:
             require_deepspeed(kind, section.accelerate)
     await check_identity(config)
     evaluating = [config.evaluation_judge] if config.evaluate else []
-    asked = {config.policy.model, config.critic.model, *config.judge.judges, *evaluating}
+    stepping = [config.step_judge] if config.stepwise else []
+    asked = {config.policy.model, config.critic.model, *config.judge.judges, *evaluating, *stepping}
     await _check_endpoints(config, asked)
 
 
@@ -99,6 +101,18 @@ def _check_judge(config: RunConfig, templates: Templates) -> None:
         rules(stored, judge)
         if judge.require_qualification:
             require_qualified(stored.figures, judge.calibration)
+
+
+def _check_steps(config: RunConfig, templates: Templates) -> None:
+    if config.stepwise is None:
+        return
+    if missing := STEPWISE - set(templates):
+        raise ConfigError(
+            f"stepwise: needs the template {min(missing)}.txt, not in {config.templates!r}; copy it from "
+            "cai/prompts/default/ (the embedded model has none: it never learned to judge a step)"
+        )
+    if config.step_judge not in config.judge.judges:
+        _check_judging(config, config.step_judge, templates)
 
 
 def _check_judging(config: RunConfig, name: str, templates: Templates) -> None:

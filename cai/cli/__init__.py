@@ -18,6 +18,7 @@ from cai.cli.benchmark import benchmark
 from cai.cli.common import DEMO, Config, Json, NoPrefect, Set, print_json, raise_user, run_flow, start
 from cai.cli.constitution import app as constitution_app
 from cai.cli.deploy import deploy
+from cai.cli.doctor import doctor
 from cai.cli.export import export
 from cai.cli.init import init
 from cai.cli.judge import app as judge_app
@@ -33,6 +34,7 @@ app.add_typer(constitution_app, name="constitution")
 app.add_typer(judge_app, name="judge")
 app.add_typer(marks_app, name="marks")
 app.command()(init)
+app.command()(doctor)
 app.command()(plan)
 app.command()(train)
 app.command(context_settings={"allow_extra_args": True})(benchmark)

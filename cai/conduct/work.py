@@ -82,8 +82,13 @@ async def stage(config: RunConfig, stage: str, shard: int, endpoints: Endpoints)
 
 def on_board(config: RunConfig, stage: str) -> Callable[[int, Progress], None]:
     """Show a stage on the board, in the terminal and in the run's folder; returns what takes (shard, progress)."""
-    rows, at_most = expected_rows(config, stage), joint_stage(stage) is not None
-    return board.stage(stage, rows, at_most=at_most, root=config.root)
+    return board.stage(
+        stage,
+        expected_rows(config, stage),
+        at_most=joint_stage(stage) is not None,
+        limit=config.models[role_of(config, stage)].max_concurrency,
+        root=config.root,
+    )
 
 
 def expected_rows(config: RunConfig, stage: str) -> int | None:

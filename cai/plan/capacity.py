@@ -38,7 +38,7 @@ def make_capacity(config: RunConfig, prompts: Sequence[int] = SIZES, assumed: As
     for load in loads:
         stages.setdefault(load.model, []).append(load.stage)
     engines = {name: engine_of(config, name, asked, assumed) for name, asked in stages.items()}
-    disk = _disk_a_prompt(config.root)
+    disk = disk_a_prompt(config.root)
     return Capacity(
         run=str(config.root),
         prompts_seen=len(sample),
@@ -113,7 +113,7 @@ def _sample(
     return list(islice(rows, SAMPLE)), "the config's sources"
 
 
-def _disk_a_prompt(root: Path) -> float | None:
+def disk_a_prompt(root: Path) -> float | None:
     """Bytes of a run's folder for each of its prompts, journals included; checkpoints and engines' logs are not."""
     prompts = int(summed(shard_reports(root, "prompts"))["rows_out"])
     if not prompts:

@@ -24,7 +24,7 @@ WINDOW_S = 30.0  # what rates are of: long enough to be steady, short enough to 
 
 
 class StageNow(Row):
-    """A stage that is being worked on, over all its shards. `rows_total`: None where nobody knows it yet.
+    """A stage that is being worked on or just was, over all its shards. `rows_total`: None where nobody knows it yet.
 
     `at_most`: the total is a bound (of comparisons, some fall away). Rates are a second's, of the last half minute;
     `tokens_per_s`: written by models. `eta_s`: seconds to the end at that rate. `cost`: US dollars, None where a
@@ -67,10 +67,10 @@ class Live(Row):
 
 
 class Meter:
-    """Sums and speeds of one stage over its shards."""
+    """Sums and speeds of one stage over its shards. `limit`: most calls of all shards that are let through at once."""
 
-    def __init__(self, total: int | None, at_most: bool = False) -> None:
-        self._total, self._at_most = total, at_most
+    def __init__(self, total: int | None, at_most: bool = False, limit: int | None = None) -> None:
+        self._total, self._at_most, self._limit = total, at_most, limit
         self._shards: dict[int, Progress] = {}
         self._seen: deque[tuple[float, int, int]] = deque([(time.monotonic(), 0, 0)])
 
@@ -91,9 +91,13 @@ class Meter:
             drops.update(shard.drops)
         costs = [shard.cost for shard in shards]
         (begun, rows_then, tokens_then), (_, rows, tokens) = self._seen[0], self._seen[-1]
-        seconds = max(time.monotonic() - begun, 1e-3)
-        rate = (rows - rows_then) / seconds
         left = None if self._total is None else max(self._total - rows, 0)
+        until = (
+            self._seen[-1][0] if left == 0 else time.monotonic()
+        )  # a stage that is through has not stalled
+        seconds = max(until - begun, 1e-3)
+        rate = (rows - rows_then) / seconds
+        in_flight = sum(shard.in_flight for shard in shards)
         return StageNow(
             rows_done=rows,
             rows_total=self._total,
@@ -102,7 +106,7 @@ class Meter:
             tokens_per_s=round((tokens - tokens_then) / seconds, 1),
             calls_made=sum(shard.calls_made for shard in shards),
             calls_replayed=sum(shard.calls_replayed for shard in shards),
-            in_flight=sum(shard.in_flight for shard in shards),
+            in_flight=in_flight if self._limit is None else min(in_flight, self._limit),
             drops=dict(sorted(drops.items())),
             prompt_tokens=sum(shard.prompt_tokens for shard in shards),
             completion_tokens=sum(shard.completion_tokens for shard in shards),

@@ -75,6 +75,7 @@ class Board:
         self._tasks: dict[str, TaskID] = {}
         self._meters: dict[str, Meter] = {}
         self._trainings: dict[str, TrainingNow] = {}
+        self._drawn: dict[str, tuple[int, int, int]] = {}
         self._said = ""
         self._root: Path | None = None
         self._logged = time.monotonic()
@@ -89,14 +90,17 @@ class Board:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._entered -= 1
+        if self._entered:
+            return
+        for name in self._meters:  # a log ends with where each stage got to; bars stay on the screen
+            self._draw(name)
         self._bars.stop()
         if self._root is not None:
             remove_live(self._root)
         for task in self._tasks.values():
-            self._bars.remove_task(
-                task
-            )  # what has been shown stays above; the next group begins its own bars
-        self._tasks, self._meters, self._trainings, self._root = {}, {}, {}, None
+            self._bars.remove_task(task)
+        self._tasks, self._meters, self._trainings, self._drawn, self._root = {}, {}, {}, {}, None
 
     def say(self, text: str) -> None:
         """One line above the bars."""
@@ -104,23 +108,33 @@ class Board:
         self._console.print(plain(text), highlight=False, soft_wrap=True)
 
     def stage(
-        self, name: str, total: int | None, *, at_most: bool = False, root: Path | None = None
+        self,
+        name: str,
+        total: int | None,
+        *,
+        at_most: bool = False,
+        limit: int | None = None,
+        root: Path | None = None,
     ) -> Callable[[int, ShardProgress], None]:
         """Add a bar for a stage over `total` rows (None: unknown); returns what to call as (shard, progress).
 
-        `at_most`: the total is a bound. `root`: the run's folder, where others can read how far it is.
+        `at_most`: the total is a bound. `limit`: most calls at once over all shards. `root`: the run's folder, where
+        others can read how far it is.
         """
         self._root = root or self._root
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(plain(name), total=total, count="", told="")
-            self._meters[name] = Meter(total, at_most)
+            self._meters[name] = Meter(total, at_most, limit)
 
         def update(shard: int, progress: ShardProgress) -> None:
             if name in self._meters:  # the board may have been left, by an error beside
                 self._meters[name].update(shard, progress)
                 self._write()
-                if self._console.is_terminal or self._due():
+                if self._console.is_terminal:
                     self._draw(name)
+                elif self._due():
+                    for each in self._meters:
+                        self._draw(each)
 
         return update
 
@@ -149,12 +163,14 @@ class Board:
         return update
 
     def _draw(self, name: str) -> None:
+        """Show a stage; in a log only where it has moved."""
         now = self._meters[name].now()
         if self._console.is_terminal:
             self._bars.update(
                 self._tasks[name], completed=now.rows_done, count=counted(now), told=told_stage(now)
             )
-        else:
+        elif self._drawn.get(name) != (moved := (now.rows_done, now.calls_made, now.calls_replayed)):
+            self._drawn[name] = moved
             self._line(f"{name}: {counted(now)}, {told_stage(now)}")
 
     def _line(self, text: str) -> None:

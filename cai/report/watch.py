@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cai.report.live import Live, read_live, running
 from cai.report.progress import LOG_INTERVAL_S, clock, counted, told_stage, told_training
-from cai.report.tables import cost_cell, plain, thousands
+from cai.report.tables import cost_cell, plain
 
 LOOK_S = 1.0
 BETWEEN = "running  between two steps, or an engine is starting; `--watch` goes on looking"
@@ -30,22 +30,23 @@ def print_live(live: Live | None, console: Console) -> None:
 
 
 def live_table(live: Live) -> Table:
-    """Each stage that is being worked on: rows, speed, calls in flight, drops by reason, cost and time to go."""
+    """Each stage that is being worked on: rows, speed, calls in flight, drops by reason, time to go, and cost."""
     table = Table(title="at work", title_justify="left")
-    columns = ("stage", "rows", "rows/s", "tokens/s", "in flight", "dropped", "tokens", "cost $", "left")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("stage", "dropped") else "right")
+    priced = any(now.calls_made + now.calls_replayed and now.cost is not None for now in live.stages.values())
+    columns = ("stage", "rows", "rows/s", "tokens/s", "in flight", "dropped", "left")
+    for column in (*columns, *(("cost $",) if priced else ())):
+        left = column in ("stage", "dropped")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column != "dropped")
     for name, now in live.stages.items():
         table.add_row(
             plain(name),
-            counted(now).removesuffix(" rows"),
+            counted(now).removesuffix(" rows").replace("at most ", "≤ "),
             f"{now.rows_per_s:,.1f}",
             f"{now.tokens_per_s:,.0f}",
             str(now.in_flight),
             plain("\n".join(f"{reason} {count:,}" for reason, count in now.drops.items())),
-            thousands(now.prompt_tokens + now.completion_tokens),
-            cost_cell(now.cost),
             "" if now.eta_s is None else clock(now.eta_s),
+            *((cost_cell(now.cost),) if priced else ()),
         )
     return table
 
