@@ -43,6 +43,7 @@ def create_app(settings: Settings, told: Told | None = None) -> FastAPI:
     app.include_router(marks_pages.router)
     app.include_router(marks_audit_pages.router)
     app.mount("/static", StaticFiles(directory=str(files("cai.view") / "static")))
+    app.add_exception_handler(Exception, _problem)
     app.add_exception_handler(CaiError, _problem)
     app.add_exception_handler(HTTPException, _problem)
     app.add_exception_handler(RequestValidationError, _problem)

@@ -21,7 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from cai.errors import CaiError
+from cai.errors import CaiError, StoreError
 from cai.view.index_file import VERSION, Piece, build, pieces_of
 from cai.view.index_rows import Table
 
@@ -61,10 +61,17 @@ class Index:
         self._thread = threading.Thread(target=self._keep, name=f"index {run.name}", daemon=True)
         self._thread.start()
 
-    def query(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """The rows of a query; safe from any thread."""
-        with contextlib.closing(self._database.cursor()) as cursor:
-            return cursor.execute(sql, list(values)).fetchall()
+    def asked(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """The rows of a query, from any thread. Raises StoreError where an index file is damaged."""
+        import duckdb
+
+        try:
+            with contextlib.closing(self._database.cursor()) as cursor:
+                return cursor.execute(sql, list(values)).fetchall()
+        except duckdb.Error as error:
+            problem = str(error).splitlines()[0]
+            fix = "remove the folder, and it is built again"
+            raise StoreError(f"{self.folder}: the index cannot be read ({problem}); {fix}") from error
 
     def kept(self, key: object, make: Callable[[], T]) -> T:
         """What `make` gives, kept under `key` until files are added."""
@@ -126,7 +133,7 @@ class Index:
             self._told(self)
 
     def _catch_up(self) -> None:
-        """Index what is not yet, the first stages first."""
+        """Index what is not yet."""
         if self.bytes_waiting <= SMALL_BYTES:
             for piece in self._left:
                 if self._closing.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -93,13 +94,17 @@ def _judgment(row: Json) -> Iterator[Entry]:
 
 
 def _verdicts(row: Json) -> Iterator[Entry]:
-    texts = (row["prompt"]["messages"][-1]["content"],)
-    for part, verdict in enumerate(row["verdicts"]):
-        state = verdict["failure"] or "read"
-        yield _entry(
-            row["id"], row["prompt"], state, verdict["order"], texts=texts, main="", p=verdict["p"],
-            models=[verdict["judge"]], principles=[verdict["principle"]], part=part,
-        )  # fmt: skip
+    prompt = row["prompt"]
+    id_, asked = utf8(row["id"]), utf8(prompt["id"])
+    source, tags = utf8(prompt["source"]), _names(tuple(prompt["tags"]))
+    text = utf8(f"{row['id']}\n{prompt['messages'][-1]['content']}".lower())
+    for part, one in enumerate(row["verdicts"]):
+        p, under, by = one["p"], _names((one["principle"],)), _names((one["judge"],))
+        sure = None if p is None else max(p, 1 - p)
+        state = utf8(one["failure"] or "read")
+        yield Entry(
+            id_, part, asked, source, tags, under, by, state, utf8(one["order"]), p, sure, 0, text, 0, 0
+        )
 
 
 def _pair(row: Json) -> Iterator[Entry]:
@@ -171,15 +176,15 @@ def _entry(
     part: int = 0,
     digests: tuple[str, str] | None = None,
 ) -> Entry:
-    one, two = digests or (main, "")
+    one, two = digests or (main, None)
     return Entry(
         id=utf8(id_),
         part=part,
         prompt=utf8(prompt["id"]),
         source=utf8(prompt["source"]),
-        tags=[utf8(tag) for tag in prompt["tags"]],
-        principles=[utf8(principle) for principle in principles],
-        models=[utf8(model) for model in models],
+        tags=_names(tuple(prompt["tags"])),
+        principles=_names(tuple(principles)),
+        models=_names(tuple(models)),
         state=utf8(state),
         kind=utf8(kind),
         p=p,
@@ -187,8 +192,14 @@ def _entry(
         length=len(main),
         text=utf8("\n".join((id_, *texts)).lower()),
         one=fingerprint(one),
-        two=fingerprint(two),
+        two=0 if two is None else fingerprint(two),
     )
+
+
+@functools.lru_cache(4096)
+def _names(names: tuple[str, ...]) -> list[str]:
+    """The few lists of names that rows have, each made once; nobody changes them."""
+    return [utf8(name) for name in names]
 
 
 def utf8(text: str) -> str:

@@ -6,9 +6,9 @@ Pages go on from a row, never by counting rows off: the millionth page costs wha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
-from cai.errors import ConfigError, StoreError
+from cai.errors import ConfigError
 from cai.view.filters import COLUMN, FIELDS, STATES, Field, Filters, Place, Sort
 from cai.view.index import Index
 from cai.view.index_rows import Table
@@ -87,7 +87,7 @@ def count_of(index: Index, filters: Filters) -> int:
         where, values = conditions(filters)
         clause = f"WHERE {' AND '.join(where)}" if where else ""
         found = _asked(index, filters.table, f"SELECT count(*) FROM read_parquet(?) {clause}", values)
-        return cast(int, found[0][0]) if found else 0
+        return found[0][0] if found else 0
 
     return index.kept(filters._replace(sort="id", after=None, before=None), count)
 
@@ -102,7 +102,7 @@ def choices_of(index: Index, table: Table) -> dict[Field, list[tuple[str, int]]]
             value = f"unnest({column})" if field in COLUMN else column
             sql = f"SELECT value, count(*) FROM (SELECT {value} AS value FROM read_parquet(?)) GROUP BY value"
             rows = _asked(index, table, f"{sql} ORDER BY 2 DESC, 1 LIMIT {CHOICES}", ())
-            found[field] = [(str(name), cast(int, count)) for name, count in rows if name]
+            found[field] = [(str(name), count) for name, count in rows if name]
         return found
 
     return index.kept(("choices", table), count)
@@ -138,7 +138,9 @@ def conditions(filters: Filters) -> tuple[list[str], list[object]]:
 
 def _beyond(index: Index, filters: Filters, place: Place, key: str, back: bool) -> tuple[str, list[object]]:
     """The rows that come after `place` (or before it) in the order of the filters."""
-    sql = f"SELECT {key or 0}, id FROM read_parquet(?) WHERE start = ? AND shard = ? AND part = ? AND stage = ?"
+    sql = (
+        f"SELECT {key or 0}, id FROM read_parquet(?) WHERE start = ? AND shard = ? AND part = ? AND stage = ?"
+    )
     at = [place.start, place.shard, place.part, place.stage]
     found = _asked(index, filters.table, sql, at)
     if not found:
@@ -154,18 +156,7 @@ def _beyond(index: Index, filters: Filters, place: Place, key: str, back: bool) 
     return f"({key} {sign} ? OR ({key} = ? AND {same}))", [value, value, id_, *tie]
 
 
-def _asked(index: Index, table: Table, sql: str, values: Sequence[object]) -> list[tuple[object, ...]]:
-    """The rows of a query over the files of a table; none where there are no files."""
-    import duckdb
-
+def _asked(index: Index, table: Table, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+    """The rows of a query over the files of a table, its first parameter; none where there are no files."""
     files = [str(piece.target) for piece in index.files.get(table, ())]
-    if not files:
-        return []
-    # the files are the one parameter that stands after SELECT, and every other stands behind it
-    try:
-        return index.query(sql, [files, *values])
-    except duckdb.Error as error:
-        problem = str(error).splitlines()[0]
-        raise StoreError(
-            f"{index.folder}: the index cannot be read ({problem}); remove it, it is built again"
-        ) from error
+    return index.asked(sql, [files, *values]) if files else []

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from cai.errors import ConfigError
+from cai.previous import stored_constitution
 from cai.view.filters import MOST
 from cai.view.index_rows import utf8
 from cai.view.pages import render
@@ -16,20 +17,25 @@ router = APIRouter()
 
 
 @router.get("/story")
-def story(request: Request, view: ViewDep, prompt: str = "", row: str = "") -> Response:
-    """One prompt; `row`: the row that one came from, which is marked. Raises ConfigError where there is none."""
+def story(request: Request, view: ViewDep, prompt: str = "", row: str = "", of: str = "") -> Response:
+    """One prompt, of this run or the `other`; `row`: the one that is marked. Raises ConfigError where there is none."""
     if not prompt:
         raise ConfigError("prompt: which one? open one from a table")
     if len(prompt) > MOST:
         raise ConfigError(f"prompt: longer than {MOST} characters; open one from a table")
-    told = story_of(view, view.index, utf8(prompt))
+    index = view.other if of == "other" else view.index
+    if index is None or of not in ("", "other"):
+        raise ConfigError(f"of: {of!r} is no run here; open a story from a table or a comparison")
+    constitution = view.constitution if index is view.index else stored_constitution(index.run)
+    told = story_of(view, index, utf8(prompt))
     judged = {kept.row.id for kept in told.judgments}
     return render(
         request,
         "story.html.j2",
         story=told,
         current=utf8(row),
-        principles={one.id: one for one in view.constitution.principles},
+        other=index is not view.index,
+        principles={one.id: one for one in constitution.principles},
         total=told.calls.summed(told.calls.all_keys),
         others=[kept for kept in told.all_pairs if kept.row.lineage not in judged],
         with_calls=lambda keys: [(key, told.calls.get(key)) for key in keys],
