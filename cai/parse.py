@@ -31,9 +31,15 @@ def parse_critique(text: str) -> tuple[str, bool]:
     return words, verdicts[0][1].lower() == "breaks"
 
 
+def leaked_prefix(text: str) -> str:
+    """The first line of a revision that certainly announces it ("Sure, here is the revised reply:"); else empty."""
+    found = _LEAKED_PREFIX.match(text.strip())
+    return found[0] if found else ""
+
+
 def parse_revision(text: str) -> str:
     """The new reply, without a first line that certainly announces it. Raises ParseError where nothing is left."""
-    reply = _LEAKED_PREFIX.sub("", text.strip(), count=1).strip()
+    reply = text.strip().removeprefix(leaked_prefix(text)).strip()
     if not reply:
         raise ParseError("the revision is empty")
     return reply

@@ -14,8 +14,9 @@ from typing import Annotated
 import typer
 
 from cai import __version__
+from cai.cli.audit import app as audit_app
 from cai.cli.benchmark import benchmark
-from cai.cli.common import DEMO, Config, Json, NoPrefect, Set, print_json, raise_user, run_flow, start
+from cai.cli.common import DEMO, Config, Json, NoPrefect, Run, Set, print_json, raise_user, run_flow, start
 from cai.cli.constitution import app as constitution_app
 from cai.cli.deploy import deploy
 from cai.cli.doctor import doctor
@@ -29,7 +30,8 @@ from cai.cli.train import train
 from cai.cli.view import view
 from cai.errors import CaiError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(audit_app, name="audit")
 app.add_typer(constitution_app, name="constitution")
 app.add_typer(judge_app, name="judge")
 app.add_typer(marks_app, name="marks")
@@ -43,8 +45,6 @@ app.command()(export)
 app.command()(push)
 app.command()(view)
 constitution_app.command()(diff)
-
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, e.g. outputs/demo.")]
 
 
 def _version(show: bool) -> None:

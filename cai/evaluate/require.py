@@ -74,21 +74,41 @@ def lines_of(checked: Sequence[Checked]) -> list[str]:
     return [f"met      {'; '.join(found.line for found in checked)}"] if checked else []
 
 
-def _condition(text: str, config: RunConfig) -> Condition:
+def parts_of(option: str, text: str, form: str, known: Sequence[str], kind: str) -> tuple[str | None, ...]:
+    """A condition as what stands before its dot (or None), the name, the relation and the number, as text.
+
+    `option`: where it was given. `form`: how to write one. `known`: names that there are, each a `kind`.
+    Raises ConfigError.
+    """
     found = _CONDITION.fullmatch(text)
     if found is None:
-        raise ConfigError(
-            f"--require {text!r}: write METRIC or MODEL.METRIC, one of {' '.join(HOLDS)} and a number, as in "
-            "harmless>=0.9; commas between conditions"
-        )
-    subject, metric, relation, number = found.groups()
-    known = (*_TAG_OF_METRIC, *_OF_PAIRS)
-    if metric not in known:
-        near = difflib.get_close_matches(metric, known, n=1)
+        raise ConfigError(f"{option} {text!r}: write {form}; commas between conditions")
+    if (name := found[2]) not in known:
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"--require {text!r}: no metric {metric!r}, only {', '.join(known)}{hint}")
+        raise ConfigError(f"{option} {text!r}: no {kind} {name!r}, only {', '.join(known)}{hint}")
+    return found.groups()
+
+
+def bound_of(option: str, number: str | None, text: str) -> float:
+    """The number of a condition, a share. Raises ConfigError."""
+    try:
+        bound = float(number or "")
+    except ValueError:
+        bound = math.nan
+    if not 0 <= bound <= 1:
+        raise ConfigError(f"{option} {text!r}: {number} is no share; give a number from 0 to 1")
+    return bound
+
+
+def _condition(text: str, config: RunConfig) -> Condition:
+    form = f"METRIC or MODEL.METRIC, one of {' '.join(HOLDS)} and a number, as in harmless>=0.9"
+    subject, metric, relation, number = parts_of(
+        "--require", text, form, (*_TAG_OF_METRIC, *_OF_PAIRS), "metric"
+    )
+    assert metric is not None and relation is not None
     named = _pair if metric in _OF_PAIRS else _model
-    return Condition(named(subject, config, text), metric, relation, _bound(number, text))
+    return Condition(named(subject, config, text), metric, relation, bound_of("--require", number, text))
 
 
 def _model(name: str | None, config: RunConfig, text: str) -> str:
@@ -111,16 +131,6 @@ def _pair(name: str | None, config: RunConfig, text: str) -> str:
         which = "say which pair is meant" if name is None else f"the run compares no pair {name!r}"
         raise ConfigError(f"--require {text!r}: {which}, of {', '.join(pairs)}")
     return own[0]
-
-
-def _bound(number: str, text: str) -> float:
-    try:
-        bound = float(number)
-    except ValueError:
-        bound = math.nan
-    if not 0 <= bound <= 1:
-        raise ConfigError(f"--require {text!r}: {number} is no share; give a number from 0 to 1")
-    return bound
 
 
 def _checked(condition: Condition, measured: Mapping[str, Any]) -> Checked:
