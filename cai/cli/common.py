@@ -5,13 +5,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from cai.cli.completion import complete_config, complete_run
+
 DEMO = "flows/configs/embedded.yaml"  # in a checkout: the config of the demo, on the embedded model
 
-Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Run config (YAML).")]
+Config = Annotated[
+    str,
+    typer.Argument(metavar="CONFIG", help="Run config (YAML).", autocompletion=complete_config),
+]
+Run = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="Folder of a run, e.g. outputs/demo.", autocompletion=complete_run),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value, e.g. judge.threshold=0.8."),

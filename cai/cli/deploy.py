@@ -8,10 +8,13 @@ import typer
 
 from cai.cli.common import Config, Json, Set, run_flow
 
+FLOWS = ("generate", "revise", "judge", "train", "evaluate", "qualify", "pipeline", "nightly")
 Flow = Annotated[
     str,
     typer.Option(
-        metavar="NAME", help="generate, revise, judge, train, evaluate, qualify, pipeline or nightly."
+        metavar="NAME",
+        help=f"{', '.join(FLOWS[:-1])} or {FLOWS[-1]}.",
+        autocompletion=lambda incomplete: [name for name in FLOWS if name.startswith(incomplete)],
     ),
 ]
 All = Annotated[

@@ -7,11 +7,16 @@ from typing import Annotated
 import typer
 
 from cai.cli.common import Json, Set, print_json
+from cai.cli.completion import complete_config
 from cai.errors import ConfigError
 
 Config = Annotated[
     str | None,
-    typer.Argument(metavar="[CONFIG]", help="Run config (YAML); without it, what any run could need."),
+    typer.Argument(
+        metavar="[CONFIG]",
+        help="Run config (YAML); without it, what any run could need.",
+        autocompletion=complete_config,
+    ),
 ]
 MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
 
