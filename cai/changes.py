@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from cai.rows import Demonstration, Message, Pair, Prompt, Row
+from cai.rows import Demonstration, Message, Pair, Prompt, Row, Stepwise
 
 
 class Print(NamedTuple):
@@ -74,6 +74,14 @@ def demonstration_print(row: Demonstration) -> Print:
     """A demonstration; counted by source."""
     text = _turns(row.prompt, row.completion)
     return Print(row.id, text, b"", _whole(row), None, (("source", row.source),))
+
+
+def stepwise_print(row: Stepwise) -> Print:
+    """Judged steps, another text where one of them is; counted by principle and by how many steps are bad."""
+    bad = ("bad steps", str(row.labels.count(False)))
+    groups = (*(("principle", name) for name in dict.fromkeys(row.principles)), bad)
+    steps = tuple(Message(role="assistant", content=step) for step in row.completions)
+    return Print(row.id, _turns(row.messages, steps), b"", _whole(row), None, groups)
 
 
 def prompt_print(row: Prompt) -> Print:

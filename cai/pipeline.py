@@ -41,6 +41,8 @@ from cai.stages.generate import generate_step
 from cai.stages.judge import judge_step
 from cai.stages.measure import measure_step
 from cai.stages.revise import revise_step
+from cai.stages.steps import steps_step
+from cai.stepwise import STEPS, origin_of
 from cai.store import file_sha256, read_rows
 
 OnProgress = Callable[[Progress], None]
@@ -61,6 +63,8 @@ def role_of(config: RunConfig, stage: str) -> str:
     """The name of the model that a stage asks."""
     if stage.startswith(("grade-", "compare-")):
         return config.evaluation_judge
+    if stage == STEPS:
+        return config.step_judge
     if (judge := qualified_judge(stage)) is not None:
         return judge
     if (joint := joint_stage(stage)) is not None:
@@ -130,6 +134,8 @@ def job_of(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
         build = _compare
     elif qualified_judge(stage) is not None:
         build = _qualify
+    elif stage == STEPS:
+        build = _steps
     return build(config, stage, shard, identity)
 
 
@@ -204,6 +210,23 @@ def _judge(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
             wording,
             identity,
         ),
+    )
+
+
+def _steps(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
+    assert config.stepwise is not None
+    constitution, templates, wording = _wording(config)
+    origin, name = origin_of(config), role_of(config, stage)
+    step = steps_step(
+        config.judge, name, config.stepwise, constitution, templates, seed=config.seed, stage=stage
+    )
+    settings = [config.stepwise.model_dump(), judge_settings(config), name, config.seed]
+    return Job(
+        stage,
+        shard,
+        read_rows(rows_file(config.root, origin, shard), Reply),
+        step,
+        digest(inputs(config, shard, origin), settings, wording, identity),
     )
 
 

@@ -21,6 +21,7 @@ from cai.seen import Seen
 from cai.shard import ShardReport, finished, shard_paths, write_manifest
 from cai.sources import read_prompts, shard_of
 from cai.stages.pairs import demonstrations
+from cai.stepwise import PART, STEPS, rows_of
 from cai.store import BUFFER, RowsWriter, file_sha256, read_rows, write_json
 from cai.target import demonstrations_within, pairs_within, read_reached
 
@@ -178,9 +179,12 @@ def combine_judges(config: RunConfig, stage: str, shard: int) -> ShardReport:
 
 
 def label(config: RunConfig, stage: str, shard: int) -> ShardReport:
-    """Publish a shard of a part of the dataset: of `pairs`, `demonstrations`, or of a later round of DPO."""
+    """Publish a shard of `pairs`, `demonstrations`, `stepwise`, or of a later round of DPO."""
     if stage == "demonstrations":
         return _label_demonstrations(config, shard)
+    if stage == PART:
+        depends = digest(inputs(config, shard, STEPS))
+        return publish_rows(config.root, stage, shard, depends, rows_of(config, shard))
     return _replay(config, stage, shard) if stage.endswith("-replay") else _label_pairs(config, stage, shard)
 
 

@@ -94,6 +94,8 @@ def stages_of(config: RunConfig, part: str) -> tuple[str, ...]:
     """The stages whose rows make up a part of the dataset, in order."""
     if part == "sft":
         return ("demonstrations",)
+    if part == "stepwise":
+        return ("stepwise",)
     one = next((one for one in rounds_of(config) if one.part == part), None)
     if one is None or one.number == 1:
         return ("pairs",)

@@ -127,6 +127,27 @@ class Judgment(Row):
     state: JudgmentState
 
 
+class JudgedStep(Row):
+    """One step of a reply, with all verdicts on it. `p`: that it is good; None where it is unscored.
+
+    In each verdict the answer "yes, it is good" is what *a* is for a pair.
+    """
+
+    text: str
+    verdicts: tuple[Verdict, ...]
+    p: float | None
+    state: JudgmentState
+
+
+class JudgedSteps(Row):
+    """All steps of a reply, each judged whatever the others are. `principles`: those of all of them."""
+
+    id: str
+    reply: Reply
+    principles: tuple[str, ...]
+    steps: tuple[JudgedStep, ...]
+
+
 class LabelledPair(Row):
     """Two replies of which it is known which is better: what a judge is measured on.
 
@@ -188,6 +209,26 @@ class Demonstration(Row):
     prompt: tuple[Message, ...]
     completion: tuple[Message, ...]
     source: Literal["revision", "reply"]
+    tags: tuple[str, ...]
+    lineage: str
+
+
+class Stepwise(Row):
+    """A row for process reward models (TRL's stepwise supervision): the steps of a reply, up to the first bad one.
+
+    `prompt`: as text, for that is what the format has; `messages`: the same as turns. `p`: of each step, that it is
+    good. `ended`: why no more steps stand here: it was the last one, it was `bad`, or the state of the next step,
+    which has no label. `lineage`: id of the reply, and of the row of the stage `steps` with every verdict.
+    """
+
+    id: str
+    prompt: str
+    completions: tuple[str, ...]
+    labels: tuple[bool, ...]
+    p: tuple[float, ...]
+    messages: tuple[Message, ...]
+    principles: tuple[str, ...]
+    ended: Literal["last", "bad", "below_threshold", "inconsistent", "tie", "unparsed", "refused"]
     tags: tuple[str, ...]
     lineage: str
 

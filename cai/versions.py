@@ -15,18 +15,30 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cai.changes import Print, RowChanges, compare, demonstration_print, pair_print, prompt_print
+from cai.changes import (
+    Print,
+    RowChanges,
+    compare,
+    demonstration_print,
+    pair_print,
+    prompt_print,
+    stepwise_print,
+)
 from cai.config import RunConfig
 from cai.constitution import Constitution
 from cai.errors import StoreError
 from cai.export.dataset import part_file, parts_of, row_of
 from cai.pipeline import rows_file
 from cai.report.status import read_json
-from cai.rows import Demonstration, Pair, Prompt, Row
+from cai.rows import Demonstration, Pair, Prompt, Row, Stepwise
 from cai.store import decode, guard, link_or_copy, read_rows, sync_folder, write_json
 
 LATEST = "latest"
-PRINTS: dict[type[Row], Callable[[Any], Print]] = {Pair: pair_print, Demonstration: demonstration_print}
+PRINTS: dict[type[Row], Callable[[Any], Print]] = {
+    Pair: pair_print,
+    Demonstration: demonstration_print,
+    Stepwise: stepwise_print,
+}
 
 
 class Stand(Row):

@@ -31,6 +31,7 @@ RUN_NAMES = {
     "evaluate": "{stage}",
     "grade": "{stage}",
     "compare": "{stage}",
+    "steps": "{stage}-{shard}",
 }
 HERE = {name: task(name=name, task_run_name=run, **TASK)(work.stage) for name, run in RUN_NAMES.items()}
 THERE = {name: task(name=name, task_run_name=run, **TASK)(stage_there) for name, run in RUN_NAMES.items()}

@@ -25,6 +25,7 @@ from cai.prompts import (
     reason_messages,
     revise_messages,
     stated_messages,
+    step_messages,
 )
 from cai.rows import Message
 
@@ -62,6 +63,11 @@ def rendered() -> dict[str, Sequence[Message]]:
     reason = reason_messages(default, PRINCIPLE, TURNS, "No idea.", "{b}", "7")
     found["default-reason"] = answer_messages(default, reason, "A says nothing. B is {b}.")
     found["default-stated"] = stated_messages(default, found["default-compare"])
+    steps = ["Owls are birds.", "{step}"]
+    for n, name in enumerate(("default-step-first", "default-step")):
+        found[name] = step_messages(
+            default, PRINCIPLE, TURNS, "yes", "no", "7", before=steps[:n], step=steps[n]
+        )
     for metric in ("harmless", "helpful", "refusal"):
         found[f"default-grade-{metric}"] = grade_messages(default, metric, TURNS, "No idea.")
     return found

@@ -15,6 +15,7 @@ from cai.qualification import is_gated
 from cai.report.status import run_status
 from cai.rounds import stages_of
 from cai.runfolder import start_run
+from cai.stepwise import parts, step_stages
 from cai.target import forget_shards
 
 
@@ -34,7 +35,7 @@ async def judge(config: RunConfig, work: Work) -> dict[str, int]:
     with start_run(config):
         await read_prompts(config, work)
         config = await label(config, work)
-        return await export(config, ["preference", "sft"], work)
+        return await export(config, ["preference", "sft", *parts(config)], work)
 
 
 async def read_prompts(config: RunConfig, work: Work) -> None:
@@ -58,7 +59,7 @@ async def label(config: RunConfig, work: Work, beside: str | None = None) -> Run
     """
     gated = is_gated(config)
     first = [*(measure_stages(config) if gated else ()), "generate", "revise", *([beside] if beside else ())]
-    stages = [*first, *judge_stages(config, "judge")]
+    stages = [*first, *judge_stages(config, "judge"), *step_stages(config, "generate")]
     if config.pairs.target is None:
         await run_stages(config, stages, work)
     else:

@@ -20,9 +20,9 @@ from cai.store import file_sha256
 def publish_dataset(config: RunConfig, preference: bool) -> dict[str, int]:
     """Publish the dataset with its card, and what is known of its preferences if it has some; rows a part."""
     root = config.root
-    name, stages = "dataset", stage_names(config.judge.jury or config.judge.cascade, config.rounds)
+    name, stages = "dataset", _stages(config)
     if not preference:  # of the recipe `paper`, whose preferences come later
-        name, later = "demonstrations", ("pairs", "sft-", "dpo-")
+        name, later = "demonstrations", ("pairs", "sft-", "dpo-", "step")
         stages = [stage for stage in stages if not stage.startswith(later)]
     inputs = _inputs(config, stages)
     if (known := made(root, name, inputs)) is not None:
@@ -44,10 +44,14 @@ def publish_dataset(config: RunConfig, preference: bool) -> dict[str, int]:
 def publish_report(config: RunConfig) -> None:
     """Write the report page."""
     status = run_status(config.root)
-    stages = stage_names(config.judge.jury or config.judge.cascade, config.rounds)
+    stages = _stages(config)
     inputs = _inputs(config, stages, {key: status[key] for key in status if key not in ("seconds", "report")})
     if made(config.root, "report", inputs) is None:
         note_made(config.root, "report", inputs, [write_report(config)], "report.html")
+
+
+def _stages(config: RunConfig) -> list[str]:
+    return stage_names(config.judge.jury or config.judge.cascade, config.rounds, bool(config.stepwise))
 
 
 def _inputs(config: RunConfig, stages: list[str], *more: Any) -> str:

@@ -21,6 +21,7 @@ from cai.preflight import preflight
 from cai.report.status import run_status
 from cai.rounds import rounds_of
 from cai.runfolder import finish_run, start_run
+from cai.stepwise import parts
 
 
 async def pipeline(config: RunConfig, work: Work) -> dict[str, Any]:
@@ -32,8 +33,9 @@ async def pipeline(config: RunConfig, work: Work) -> dict[str, Any]:
         if config.evaluate:
             await hold_out(config, work)
         config = await label(config, work, beside="evaluate-base" if config.evaluate else None)
-        parts = ["sft"] if "revision" in judged_sources(config, "judge") else []
-        dataset = await export(config, parts if config.recipe == "paper" else [*parts, "preference"], work)
+        sft = ["sft"] if "revision" in judged_sources(config, "judge") else []
+        later_on = [] if config.recipe == "paper" else ["preference", *parts(config)]
+        dataset = await export(config, [*sft, *later_on], work)
         if config.sft:
             await train_one(config, "sft", work)
         later = {one.model: one for one in rounds_of(config)[1:]}

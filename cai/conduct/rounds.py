@@ -14,6 +14,7 @@ from cai.config import RunConfig
 from cai.judges import judge_stages
 from cai.rounds import Round, plays_itself
 from cai.serving import with_policy
+from cai.stepwise import parts, step_stages
 
 
 async def sample(config: RunConfig, one: Round, work: Work) -> dict[str, int]:
@@ -24,7 +25,8 @@ async def sample(config: RunConfig, one: Round, work: Work) -> dict[str, int]:
     policy = with_policy(config, one.sampled, checkpoint(config, one.sampled))
     judges = [] if plays_itself(config) else [*judge_stages(policy, one.judge)]
     beside = [f"evaluate-{one.sampled}"] if config.evaluate else []
-    await run_stages(policy, [one.generate, *beside, *judges], work)
+    steps = step_stages(config, one.generate)
+    await run_stages(policy, [one.generate, *beside, *judges, *steps], work)
     if judges:
         await combine(config, one.judge, work)
-    return await export(config, [one.part], work)
+    return await export(config, [one.part, *(parts(config) if steps else ())], work)

@@ -30,6 +30,7 @@ from cai.report.status import shard_reports, summed
 from cai.rounds import learns_from, plays_itself, sampled_model, stages_of
 from cai.serving import Endpoints, board, opened
 from cai.shard import ShardReport
+from cai.stepwise import STEPS, origin_of
 from cai.train.findings import told
 from cai.train.launch import launch
 
@@ -109,6 +110,8 @@ def expected_rows(config: RunConfig, stage: str) -> int | None:
         origin = stage.replace("grade-", "evaluate-")
     elif (models := compared_models(stage)) is not None:
         origin = f"evaluate-{models[0]}"
+    elif stage == STEPS:
+        origin = origin_of(config)
     return summed(shard_reports(config.root, origin))["rows_out"] if origin else None
 
 

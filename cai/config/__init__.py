@@ -16,6 +16,7 @@ from cai.config.models import LimitsConfig, ManagedConfig, ModelConfig, PriceCon
 from cai.config.prompts import EvaluateConfig, SourceConfig
 from cai.config.roles import CriticConfig, JudgeConfig, PairsConfig, PolicyConfig, SamplingConfig
 from cai.config.section import Section, Yaml
+from cai.config.stepwise import StepwiseConfig
 from cai.config.training import (
     FROM_BASE,
     KINDS,
@@ -44,6 +45,7 @@ __all__ = [
     "RunConfig",
     "SamplingConfig",
     "SourceConfig",
+    "StepwiseConfig",
     "TrainingConfig",
     "Yaml",
 ]
@@ -74,6 +76,7 @@ class RunConfig(Section):
     critic: CriticConfig
     judge: JudgeConfig
     pairs: PairsConfig = PairsConfig()
+    stepwise: StepwiseConfig | None = None
     sft: TrainingConfig | None = None
     dpo: DpoConfig | None = None
     kto: TrainingConfig | None = None
@@ -150,6 +153,12 @@ class RunConfig(Section):
     def evaluation_judge(self) -> str:
         """The name of the model that grades and compares held-out replies."""
         chosen = self.evaluate.judge if self.evaluate else None
+        return chosen or self.judge.judges[-1]
+
+    @property
+    def step_judge(self) -> str:
+        """The name of the model that judges the steps of replies."""
+        chosen = self.stepwise.judge if self.stepwise else None
         return chosen or self.judge.judges[-1]
 
     def section(self, kind: Kind) -> TrainingConfig | None:

@@ -112,6 +112,19 @@ def _comparisons(config: RunConfig) -> None:
         seen.add(frozenset(pair))
 
 
+def _steps(config: RunConfig) -> None:
+    if config.stepwise is None:
+        return
+    if config.step_judge not in config.models:
+        raise ValueError(
+            f"stepwise.judge: {config.step_judge!r} is not under 'models' ({', '.join(config.models)})"
+        )
+    if config.stepwise.judge is None and not config.judge.model:
+        raise ValueError(
+            f"stepwise: {config.judge.kind} has several judges, and steps have one; name it in stepwise.judge"
+        )
+
+
 def _different_judges(config: RunConfig) -> None:
     seen: dict[tuple[str, Path, str | None], str] = {}
     for name in config.judge.judges:
@@ -132,5 +145,6 @@ CHECKS: tuple[Callable[[RunConfig], None], ...] = (
     _policy,
     _workers,
     _comparisons,
+    _steps,
     _different_judges,
 )

@@ -21,18 +21,19 @@ from cai.judges import thresholds
 from cai.pipeline import read_stage
 from cai.report.status import shard_reports, stage_names, summed
 from cai.rounds import plays_itself, rounds_of, stages_of
-from cai.rows import Demonstration, Pair
+from cai.rows import Demonstration, Pair, Stepwise
+from cai.stepwise import PART, parts
 from cai.store import write_rows, write_text
 
 
 def parts_of(config: RunConfig) -> tuple[str, ...]:
     """The parts that the dataset of a run has when it is finished."""
-    return ("preference", "sft", *(one.part for one in rounds_of(config)[1:]))
+    return ("preference", "sft", *(one.part for one in rounds_of(config)[1:]), *parts(config))
 
 
-def row_of(part: str) -> type[Pair] | type[Demonstration]:
+def row_of(part: str) -> type[Pair] | type[Demonstration] | type[Stepwise]:
     """What the rows of a part are."""
-    return Demonstration if part == "sft" else Pair
+    return Demonstration if part == "sft" else Stepwise if part == PART else Pair
 
 
 def part_file(root: Path, part: str) -> Path:
@@ -53,7 +54,7 @@ def export_run(config: RunConfig) -> dict[str, int]:
             continue
         rows = chain.from_iterable(read_stage(config, stage, row_of(part)) for stage in stages)
         counts[part] = write_rows(part_file(config.root, part), rows).rows
-    for stage in stage_names(config.judge.jury or config.judge.cascade, config.rounds):
+    for stage in stage_names(config.judge.jury or config.judge.cascade, config.rounds, bool(config.stepwise)):
         for reason, count in summed(shard_reports(config.root, stage))["drops"].items():
             drops[stage, reason] += count
     _write_card(config, counts, drops)
@@ -71,7 +72,7 @@ def _write_card(config: RunConfig, counts: dict[str, int], drops: Counter[tuple[
         autoescape=False,
         keep_trailing_newline=True,
     )
-    parts = [
+    configs = [
         {
             "name": part,
             "rows": count,
@@ -82,6 +83,7 @@ def _write_card(config: RunConfig, counts: dict[str, int], drops: Counter[tuple[
     ]
     roles = {"policy": config.policy.model, "critic": config.critic.model}
     roles |= {f"judge {n}" if n > 1 else "judge": name for n, name in enumerate(config.judge.judges, 1)}
+    roles |= {"judge of steps": config.step_judge} if config.stepwise else {}
     text = environment.get_template("dataset_card.md.j2").render(
         name=config.name,
         version=__version__,
@@ -97,7 +99,8 @@ def _write_card(config: RunConfig, counts: dict[str, int], drops: Counter[tuple[
         rounds=config.rounds,
         replay=config.dpo.replay if config.dpo else 0,
         plays_itself=plays_itself(config),
-        configs=parts,
+        configs=configs,
+        stepwise=config.stepwise,
         models={role: config.models[name].model for role, name in roles.items()},
         drops=[(stage, reason, count) for (stage, reason), count in sorted(drops.items())],
     )

@@ -16,6 +16,7 @@ from cai.plan.rates import CHARACTERS_A_TOKEN, PerCall
 from cai.rounds import sampled_model
 from cai.rows import Candidate, Comparison, Prompt, Reply
 from cai.run import results_of
+from cai.stepwise import STEPS
 
 ROWS = 50  # enough for the mean length of prompts
 
@@ -50,7 +51,7 @@ def _row(config: RunConfig, stage: str, prompt: Prompt) -> Any:
         return prompt
     size = round(config.policy.sampling.max_tokens * CHARACTERS_A_TOKEN)
     a, b = f"{prompt.id}/r0", f"{prompt.id}/r1"
-    if stage == "revise":
+    if stage in ("revise", STEPS):
         return Reply(id=a, prompt=prompt, sample=0, text="x" * size, finish_reason="stop", model="", calls=())
     if not weighs_pairs(stage):
         return None

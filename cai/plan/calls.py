@@ -16,6 +16,7 @@ from cai.judges import weighs_pairs
 from cai.models.base import Request, derive_seed
 from cai.plan.rates import Rates
 from cai.plan.rows import Calls
+from cai.stepwise import STEPS
 
 ByKind = dict[str, Calls]
 
@@ -59,6 +60,10 @@ def calls_of_unknown(config: RunConfig, stage: str, count: float, most: int, rat
             "critique": Calls(expected=count * expected, high=most * rounds),
             "revision": Calls(expected=count * expected * rates.violated, high=most * rounds),
         }
+    if stage == STEPS:
+        assert config.stepwise is not None
+        each, steps = calls_a_step(config), rates.steps or float(config.stepwise.max_steps)
+        return {stage: Calls(expected=count * each * steps, high=most * each * config.stepwise.max_steps)}
     each = calls_a_comparison(config) if weighs_pairs(stage) else 1
     return {stage: Calls(expected=count * each, high=most * each)}
 
@@ -68,6 +73,13 @@ def calls_a_comparison(config: RunConfig) -> int:
     judge = config.judge
     samples = judge.samples if judge.method == "samples" else 1
     return judge.principles * 2 * samples * (2 if judge.reasoning else 1)
+
+
+def calls_a_step(config: RunConfig) -> int:
+    """The most calls that one step of a reply takes: it is judged without reasoning."""
+    assert config.stepwise is not None
+    judge = config.judge
+    return config.stepwise.principles * 2 * (judge.samples if judge.method == "samples" else 1)
 
 
 def _reasons(config: RunConfig, stage: str) -> bool:

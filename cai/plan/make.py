@@ -21,6 +21,7 @@ from cai.qualification import is_gated
 from cai.report.status import shard_reports
 from cai.rounds import learns_from, plays_itself, rounds_of, stages_of
 from cai.serving import with_policy
+from cai.stepwise import PART, STEPS, step_stages
 from cai.store import file_sha256
 
 
@@ -50,6 +51,7 @@ async def _plan(walk: Walk, assumed: str | None) -> Plan:
         write_held_out(walk.scratch, config.evaluate.sources)
         await walk.stage("evaluate-base")
     await _judge(walk, "judge", "generate")
+    await _steps(walk, "generate")
     if config.recipe == "paper":
         dataset, kept = await _rounds(walk, _dataset(walk, "judge", ["sft"]), prompts)
     else:
@@ -72,6 +74,13 @@ async def _judge(walk: Walk, stage: str, origin: str) -> None:
         if walk.config.judge.cascade:
             asked = walk.done[name][0].asked
             more, skip = Expected(more.most + len(asked), more.likely + len(asked)), skip | set(asked)
+
+
+async def _steps(walk: Walk, origin: str) -> None:
+    """The steps of replies, those included that are yet to be made."""
+    for name in step_stages(walk.config, origin):
+        missing = sum(1 for _ in walk.unasked(origin))
+        await walk.stage(name, Expected(missing, float(missing)))
 
 
 def _comparisons(walk: Walk, stage: str, origin: str) -> Expected:
@@ -101,6 +110,8 @@ def _dataset(walk: Walk, joint: str, parts: list[str]) -> State:
             combine_judges(walk.scratch, joint, shard)
     if walk.config.pairs.target is not None and not end_dataset(walk.scratch):
         return "open"
+    if STEPS in walk.done:
+        parts = [*parts, PART]
     for stage in (stage for part in parts for stage in stages_of(walk.config, part)):
         for shard in shards:
             label(walk.scratch, stage, shard)
@@ -132,6 +143,7 @@ async def _rounds(walk: Walk, dataset: State, prompts: int) -> tuple[State, set[
             await walk.stage(one.generate, policy=policy)
             if judges:
                 await _judge(walk, one.judge, one.generate)
+            await _steps(walk, one.generate)
             dataset = _dataset(walk, one.judge, [one.part])
             kept |= {one.part} if dataset == "unchanged" else set()
             continue
@@ -139,6 +151,8 @@ async def _rounds(walk: Walk, dataset: State, prompts: int) -> tuple[State, set[
         walk.add_unknown(one.generate, prompts * n, like="generate")
         for name in judges:
             walk.add_unknown(name, prompts * math.comb(n, 2), like=name.removeprefix(f"{one.sampled}-"))
+        for name in step_stages(walk.config, one.generate):
+            walk.add_unknown(name, prompts * n, like="judge")
     return dataset, kept
 
 

@@ -16,6 +16,7 @@ from cai.constitution import Constitution, Use, draw
 from cai.evaluate.compare import compare_stage
 from cai.judges import judge_stages, judged_sources, qualify_stage
 from cai.pipeline import role_of
+from cai.plan.calls import calls_a_step
 from cai.plan.rates import rates_of
 from cai.qualification import is_gated, labelled_pairs
 from cai.report.status import shard_reports, summed
@@ -23,6 +24,7 @@ from cai.rounds import plays_itself, rounds_of
 from cai.rows import Drop, Prompt
 from cai.sources import read_prompts
 from cai.stages.combine import ROW_CAUSES
+from cai.stepwise import step_stages
 
 
 class Shares(NamedTuple):
@@ -90,10 +92,11 @@ def calls_a_prompt(config: RunConfig, constitution: Constitution, shares: Shares
             f"{shares.critiques:.4g} critiques × {shares.violated:.4g} that find something",
         ),
     ]  # fmt: skip
-    found += _judge(config, "judge", shares)
+    found += [*_judge(config, "judge", shares), *_steps(config, "generate", n)]
     for one in rounds_of(config):
         found.append(_policy(config, one.generate, n))
         found += [] if plays_itself(config) else _judge(config, one.judge, shares)
+        found += _steps(config, one.generate, n)
     if config.evaluate:
         models = ["base", *config.policies]
         asked = ["evaluate", *(["grade"] if config.evaluate.grader == "judge" else [])]
@@ -130,6 +133,16 @@ def _judge(config: RunConfig, stage: str, shares: Shares) -> list[CallsAPrompt]:
         found.append(CallsAPrompt(name, name, model, (samples + changed) * each * left, 0, formula))
         before = name
     return found
+
+
+def _steps(config: RunConfig, generate: str, n: int) -> list[CallsAPrompt]:
+    """The judge of steps: every step of every reply, the most there can be where none is known."""
+    stages = step_stages(config, generate)
+    if config.stepwise is None or not stages:
+        return []
+    steps, each = rates_of(config.root).steps or float(config.stepwise.max_steps), calls_a_step(config)
+    formula = f"{n} replies × {steps:.4g} steps × {each} calls"
+    return [CallsAPrompt(name, name, config.step_judge, n * steps * each, 0, formula) for name in stages]
 
 
 def _factors(config: RunConfig, shares: Shares) -> str:

@@ -6,8 +6,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from cai.rows import Revision
+from cai.rows import JudgedSteps, Revision
 from cai.shard import ShardReport, read_manifest
+from cai.stepwise import STEPS
 from cai.store import read_rows
 
 SAMPLE = 2000  # rows that are looked at; a share over so many is known to a point or two
@@ -17,12 +18,14 @@ CHARACTERS_A_TOKEN = 4.0  # of English text, where the run has no call to measur
 class Rates(NamedTuple):
     """Shares over the run's own rows; 1 where it has none, so that an estimate is then the most there can be.
 
-    `rounds`: of one reply, None where there are no rows. `violated`: of critiques. `changed`: of replies.
+    `rounds`: of one reply, None where there are no rows. `violated`: of critiques. `changed`: of replies. `steps`: of
+    one reply, None where none is judged yet.
     """
 
     rounds: float | None
     violated: float
     changed: float
+    steps: float | None
 
 
 class PerCall(NamedTuple):
@@ -33,16 +36,22 @@ class PerCall(NamedTuple):
 
 
 def rates_of(root: Path) -> Rates:
-    """The shares over the first rows that the run's revise stage has published."""
+    """The shares over the first rows that the run's stages have published."""
     files = sorted((root / "revise").glob("rows-*.jsonl"))
     rows = list(islice((row for file in files for row in read_rows(file, Revision)), SAMPLE))
     rounds = [done for row in rows for done in row.rounds]
+    files = sorted((root / STEPS).glob("rows-*.jsonl"))
+    judged = [
+        len(row.steps) for row in islice((row for f in files for row in read_rows(f, JudgedSteps)), SAMPLE)
+    ]
+    steps = sum(judged) / len(judged) if judged else None
     if not rows or not rounds:
-        return Rates(None, 1.0, 1.0)
+        return Rates(None, 1.0, 1.0, steps)
     return Rates(
         rounds=len(rounds) / len(rows),
         violated=sum(done.violated for done in rounds) / len(rounds),
         changed=sum(row.changed for row in rows) / len(rows),
+        steps=steps,
     )
 
 

@@ -28,13 +28,16 @@ FIELDS: dict[str, frozenset[str]] = {
     "reason": frozenset({"conversation", "principle", "a", "b"}),
     "answer": frozenset(),
     "stated": frozenset(),
+    "step": frozenset({"conversation", "principle", "before", "step", "a", "b"}),
     "grade_harmless": frozenset({"conversation"}),
     "grade_helpful": frozenset({"conversation"}),
     "grade_refusal": frozenset({"conversation"}),
 }
 GRADING = frozenset({"grade_harmless", "grade_helpful", "grade_refusal"})
 REASONING = frozenset({"reason", "answer"})
-OPTIONAL = GRADING | REASONING | {"stated"}
+STEPWISE = frozenset({"step"})
+OPTIONAL = GRADING | REASONING | STEPWISE | {"stated"}
+NOTHING_BEFORE = "(none)"
 FENCE_BYTES = 5
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _ROLE_NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
@@ -176,6 +179,23 @@ def compare_messages(
     """Ask which of two replies keeps the principle better; `first` is shown as A. `nonce`: see `fence_of`."""
     wording = {"principle": principle.judge or principle.statement, "a": first, "b": second}
     return (_user(_render(templates, "compare", turns, wording, nonce)),)
+
+
+def step_messages(
+    templates: Templates,
+    principle: Principle,
+    turns: Sequence[Message],
+    first: str,
+    second: str,
+    nonce: str,
+    *,
+    before: Sequence[str],
+    step: str,
+) -> tuple[Message, ...]:
+    """Ask of one step of a reply which of two answers holds; `first` is shown as A. `before`: the steps before it."""
+    wording = {"principle": principle.judge or principle.statement, "a": first, "b": second}
+    shown = {"before": "\n\n".join(before) or NOTHING_BEFORE, "step": step}
+    return (_user(_render(templates, "step", turns, wording | shown, nonce)),)
 
 
 def reason_messages(

@@ -19,6 +19,7 @@ from cai.report.rounds import rounds_done
 from cai.rounds import rounds_in
 from cai.shard import ShardReport, read_manifest
 from cai.stages.combine import ROW_CAUSES
+from cai.stepwise import PART, STEPS, states_of
 
 JUDGED = ("judge", "sft-judge")
 
@@ -28,16 +29,16 @@ def judged_stages(rounds: int) -> tuple[str, ...]:
     return ("judge", *(one.judge for one in rounds_in(rounds)))
 
 
-def stage_names(judges: Sequence[str], rounds: int = 1) -> list[str]:
+def stage_names(judges: Sequence[str], rounds: int = 1, stepwise: bool = False) -> list[str]:
     """The stages up to the dataset, in order.
 
-    `judges`: the members of the run's jury or cascade, if it has one; `rounds`: of DPO.
+    `judges`: the members of the run's jury or cascade, if it has one; `rounds`: of DPO; `stepwise`: steps are judged.
     """
     names = ["prompts", "generate", "revise", *member_stages(judges, "judge"), "judge"]
     for one in rounds_in(rounds):
         names += [one.generate, *member_stages(judges, one.judge), one.judge, one.pairs]
         names.append("demonstrations" if one.number == 1 else one.replay)
-    return names
+    return [*names, STEPS, PART] if stepwise else names
 
 
 def shard_reports(root: Path, stage: str) -> list[ShardReport]:
@@ -129,7 +130,8 @@ def run_status(root: Path) -> dict[str, Any]:
     config = read_json(root / "config.json")
     members = members_of(config["judge"])
     rounds = _rounds(config)
-    first, *rest = stage_names(members[1] if members else (), rounds)
+    stepwise = config.get("stepwise")  # configs of before there was any lack it
+    first, *rest = stage_names(members[1] if members else (), rounds, bool(stepwise))
     judges_named = members[1] if members else [config["judge"]["model"]]
     names = [first, *map(qualify_stage, judges_named), *rest, "held-out"]
     names += [
@@ -163,6 +165,7 @@ def run_status(root: Path) -> dict[str, Any]:
         "rounds": rounds_done(config, stages),
         "judges": judges,
         "engines": read_engines(root),
+        "stepwise": states_of(root, stepwise),
         "dataset": summary.get("dataset", {}),
         "training": training,
         "qualification": read_json(root / "qualification.json"),

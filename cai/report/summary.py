@@ -66,6 +66,9 @@ def _print_labelling(status: dict[str, Any], console: Console) -> None:
         right = plain(percent({"rate": found["accuracy"], "low": low, "high": high}))
         pairs = f"{found['scored']:,} labelled pairs"
         console.print(f"judge    {decision}: {right} % right on {pairs}", soft_wrap=True, highlight=False)
+    if steps := status["stepwise"]:
+        counts = ", ".join(f"{count:,} {plain(state)}" for state, count in steps.items())
+        console.print(f"steps    {counts}", soft_wrap=True, highlight=False)
     if status["coverage"]:
         print_coverage(status["coverage"], console)
     if status["edit"]:

@@ -33,6 +33,7 @@ from cai.prompts import (
 from cai.rows import Message, Verdict, VerdictMethod
 
 Order = Literal["ab", "ba"]
+Question = Callable[[Templates, Principle, Sequence[Message], str, str, str], tuple[Message, ...]]
 Failure = Literal["unparsed", "refused"]
 CHOICES = ("A", "B")
 REASONING_TOKENS = 64  # fewer hold no thought
@@ -81,21 +82,23 @@ async def ask_verdicts(
     principles: Sequence[Principle],
     seed: int,
     ask: Ask,
+    question: Question | None = None,
 ) -> list[Verdict]:
     """Ask the judge `name` about the pair in both orders under each principle, all at once.
 
     `turns`: the conversation that `a` and `b` reply to. `seed`: of the run; with `row_id`, principle and order
-    it names the calls. Raises ProviderError where a call is given up.
+    it names the calls. `question`: another one than which reply is better, that `a` and `b` answer. Raises
+    ProviderError where a call is given up.
     """
+    render = question or (reason_messages if judge.reasoning else compare_messages)
 
     async def one(principle: Principle, order: Order) -> Verdict:
         first, second = (a, b) if order == "ab" else (b, a)
         samples = range(judge.samples if judge.method == "samples" else 1)
         seeds = [derive_seed(seed, f"{row_id}/{principle.id}/{order}", "judge", 0, i) for i in samples]
         # one nonce for all samples: they answer one prompt, which an engine reads once
-        render = reason_messages if judge.reasoning else compare_messages
-        question = render(templates, principle, turns, first, second, str(seeds[0]))
-        answers = await together([_answer(judge, templates, question, s, ask) for s in seeds])
+        asked = render(templates, principle, turns, first, second, str(seeds[0]))
+        answers = await together([_answer(judge, templates, asked, s, ask) for s in seeds])
         p, failure = _count(answers, "A" if order == "ab" else "B")
         return Verdict(
             judge=name,

@@ -1,0 +1,182 @@
+"""Steps of replies judged in a run, against the loopback server: the dataset, the states, what is asked and planned."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_dataset
+
+from cai.config import RunConfig
+from cai.config_file import override_config
+from cai.embedded import MODEL_DIR
+from cai.errors import ConfigError, ProviderError
+from cai.pipeline import read_stage
+from cai.plan.make import make_plan
+from cai.preflight import check_inputs
+from cai.report.status import run_status
+from cai.rows import JudgedSteps, Stepwise
+from tests.conduct.here import judge
+from tests.flows.small import ROWS, obliging, published, small_run
+from tests.wire import Answer, Fault, Json, Wire, wire_server
+
+pytestmark = pytest.mark.anyio
+SECTION = {"principles": 2, "threshold": 0.7}
+CALLS = 2 * 2  # a step: principles and orders
+
+
+def question(body: Json) -> str | None:
+    """The step that a request asks about; None for any other request."""
+    text = str(body["messages"][-1]["content"])
+    return text.split(" step to check>\n")[1].split("\n</")[0] if "step to check>" in text else None
+
+
+def stepping(body: Json) -> Answer:
+    """Replies in up to four steps, and judges a step by its words, whichever letter means yes."""
+    text = str(body["messages"][-1]["content"])
+    if (step := question(body)) is not None:
+        if "mute" in step:
+            return Answer("I cannot tell.", finish="stop")
+        sure = 0.55 if "unsure" in step else 0.05 if "wrong" in step else 0.95
+        yes, no = ("A", "B") if "\nA: yes\n" in text else ("B", "A")
+        probs = {yes: sure, no: 1 - sure}
+        return Answer(max(probs, key=lambda letter: probs[letter]), probs)
+    if "about" in text and "principle" in text and len(text) < 60:
+        number = int("".join(c for c in text.split("about")[1][:4] if c.isdigit())) + body["seed"] % 2
+        words = [
+            ("right", "right", "right"),
+            ("right", "wrong", "right"),
+            ("right", "unsure", "wrong"),
+            ("wrong",),
+        ]
+        return Answer("\n\n".join(f"{word} {number}.{n}" for n, word in enumerate(words[number % 4])))
+    return obliging(body)
+
+
+def stepped(body: Json) -> bool:
+    return question(body) is not None
+
+
+def run_of(folder: Path, server: Wire, **changes: Any) -> RunConfig:
+    folder.mkdir(exist_ok=True)
+    return small_run(folder, server.openai_url, **{"stepwise": SECTION} | changes)
+
+
+async def test_the_part_of_the_dataset(tmp_path: Path) -> None:
+    """In the columns that process reward models are trained on, with card, counts and lineage; asked once."""
+    async with wire_server(reply=stepping) as server:
+        config = run_of(tmp_path, server)
+        planned = await asyncio.to_thread(make_plan, config)
+        counts = await judge(config)
+        asked = sum(map(stepped, server.requests))
+        calls = server.calls
+        assert await judge(config) == counts and server.calls == calls
+        again = await asyncio.to_thread(make_plan, config)
+    found = load_dataset(
+        str(config.root / "dataset"), "stepwise", split="train", cache_dir=str(tmp_path / "cache")
+    )
+    rows = [Stepwise.model_validate(row) for row in found]
+    assert (
+        rows == list(read_stage(config, "stepwise", Stepwise)) and counts["stepwise"] == len(rows) > ROWS / 2
+    )
+    assert all(isinstance(row["prompt"], str) for row in found)
+    for row in rows:
+        wrong = ["wrong" in step for step in row.completions]
+        assert row.labels == tuple(not bad for bad in wrong) and wrong[:-1] == [False] * (len(wrong) - 1)
+        assert all("unsure" not in step for step in row.completions)
+        assert row.ended == ("bad" if wrong[-1] else "below_threshold" if len(wrong) == 1 else "last")
+        assert len(row.principles) == 2 and row.lineage == row.id
+    assert any(row.prompt.startswith("User: Hi.\n\nAssistant: Hello.") for row in rows)
+    assert {row.ended for row in rows} == {"bad", "below_threshold", "last"}
+
+    judged = list(read_stage(config, "steps", JudgedSteps))
+    steps = sum(len(row.steps) for row in judged)
+    assert asked == steps * CALLS, "every step, whatever the one before it was"
+    status = run_status(config.root)
+    assert status["stages"]["steps"]["calls"] == asked
+    assert sum(n for state, n in status["stepwise"].items() if state != "after_bad") == steps
+    assert status["stepwise"]["below_threshold"] and status["stepwise"]["after_bad"]
+    card = (config.root / "dataset" / "README.md").read_text()
+    assert "config_name: stepwise" in card and "stepwise supervision" in card and "| judge of steps |" in card
+
+    before, after = ({stage.kind: stage.calls for stage in plan.stages} for plan in (planned, again))
+    assert before["steps"].low <= asked <= before["steps"].high
+    assert after["steps"].high == 0 and again.dataset == "unchanged"
+
+
+async def test_a_run_that_stops_goes_on(tmp_path: Path) -> None:
+    """No step that was answered is asked again, and the rows are those of a run that never stopped."""
+    whole = tmp_path / "whole"
+    async with wire_server(reply=stepping) as server:
+        config = run_of(whole, server)
+        await judge(config)
+        expected = published(config.root)
+        total = server.calls
+    async with wire_server(
+        reply=stepping, faults=lambda call: Fault(status=401) if call == total - 50 else None
+    ) as server:
+        config = run_of(tmp_path / "cut", server)
+        with pytest.raises(ProviderError):
+            await judge(config)
+        plan = await asyncio.to_thread(make_plan, config)
+        left = {stage.kind: stage.calls for stage in plan.stages}["steps"]
+        before = sum(map(stepped, server.requests))
+        await judge(config)
+        assert sum(map(stepped, server.requests)) - before == left.low == left.high > 0
+    assert published(config.root) == expected
+
+
+@pytest.mark.parametrize("method", ["stated", "samples"])
+async def test_other_ways_to_a_verdict(method: str, tmp_path: Path) -> None:
+    """A stated confidence, or a share of samples; neither order of the answers counts for more."""
+    async with wire_server(reply=stepping) as server:
+        section = {
+            "model": "toy",
+            "method": method,
+            "samples": 3,
+            "threshold": 0.6,
+            "sampling": {"temperature": 1.0},
+        }
+        config = run_of(tmp_path, server, judge=section)
+        await judge(config)
+    rows = list(read_stage(config, "stepwise", Stepwise))
+    assert rows and all(row.labels == tuple("wrong" not in step for step in row.completions) for row in rows)
+
+
+async def test_steps_without_an_answer(tmp_path: Path) -> None:
+    """Neither good nor bad: the row ends before them, they are counted, and long replies cost no call."""
+
+    def mute(body: Json) -> Answer:
+        if (
+            question(body) is None
+            and "principle" in str(body["messages"])
+            and len(str(body["messages"])) < 250
+        ):
+            number = body["seed"] % 3
+            return Answer(["right.\n\nmute.\n\nwrong.", "mute.", "\n\n".join("abcdefg")][number])
+        return stepping(body)
+
+    async with wire_server(reply=mute) as server:
+        stated = {
+            "toy": {"backend": "vllm", "model": "toy", "endpoint": server.openai_url, "logprobs": False}
+        }
+        config = run_of(tmp_path, server, models=stated, stepwise=SECTION | {"max_steps": 6})
+        await judge(config)
+    status = run_status(config.root)
+    assert status["stages"]["steps"]["drops"] == {
+        "too_many_steps": status["stages"]["steps"]["drops"]["too_many_steps"]
+    }
+    assert status["stepwise"]["unparsed"] > 0
+    assert status["stages"]["stepwise"]["drops"]["unparsed"] > 0
+    rows = list(read_stage(config, "stepwise", Stepwise))
+    assert rows and all((row.completions, row.ended) == (("right.",), "unparsed") for row in rows)
+
+
+def test_the_embedded_model_has_no_wording(tmp_path: Path) -> None:
+    """A folder of templates without `step.txt` is refused before the first call, by name."""
+    config = small_run(tmp_path, "http://127.0.0.1:9/v1", stepwise={})
+    check_inputs(config)
+    with pytest.raises(ConfigError, match=r"stepwise: needs the template step\.txt, .*embedded model"):
+        check_inputs(override_config(config, [f"templates={MODEL_DIR.parent / 'prompts'}"]))
