@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import shutil
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 
+from cai import __version__
 from cai.config import RunConfig
 from cai.constitution import Constitution, load_constitution
 from cai.errors import ConfigError
@@ -14,6 +17,15 @@ from cai.previous import keep_previous, templates_digest
 from cai.report.status import read_json
 from cai.store import write_json
 
+PACKAGES = (
+    "vllm",
+    "transformers",
+    "torch",
+    "trl",
+    "openai",
+    "anthropic",
+    "prefect",
+)  # that change what a run does
 FREE_BYTES = 200 * 1024 * 1024  # less than this and a run would die in the middle
 
 
@@ -84,5 +96,15 @@ def finish_run(config: RunConfig, dataset: dict[str, int], seconds: float) -> No
         "seconds": round(seconds, 1),
         "dataset": dataset,
         "templates": templates_digest(config),  # for whoever compares the next version with this one
+        "versions": installed(),
     }
     write_json(config.root / "summary.json", summary)
+
+
+def installed() -> dict[str, str]:
+    """The versions of cai, of Python and of those PACKAGES that are installed here."""
+    found = {"cai": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

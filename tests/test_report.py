@@ -47,11 +47,11 @@ def test_the_page_shows_what_the_filter_keeps(tmp_path: Path) -> None:
         "below threshold 1",
         "refused 0",
         "revision over reply",
-        "Share of each tag",
+        "share of each tag",
         "at least 0.6",
     ):
         assert text in page
-    assert page.count("Plotly.newPlot") == 4
+    assert page.count('<figure class="plot">') == 5  # with the stages
     assert "http" not in page.replace("http://www.w3.org", "")
     assert "No reply was revised." in page
 

@@ -95,7 +95,8 @@ def coverage_plot(found: Mapping[str, Any]) -> Markup:
         yaxis={"tickvals": list(range(len(names))), "ticktext": [axis_label(name) for name in names]},
     )  # fmt: skip
     figure.update_traces(hovertemplate="%{x:.1f} % %{text}<extra>%{fullData.name}</extra>")
-    return to_html(figure, height=130 + 48 * len(names))
+    title = "what came of each principle, with 95 % intervals"
+    return to_html(figure, title, height=130 + 48 * len(names))
 
 
 def _shown(found: Mapping[str, Any]) -> list[str]:

@@ -1,19 +1,27 @@
-"""The plots of the report page: colours that read on light and on dark, and no text that is taken for markup."""
+"""How plots get into a page: data that the page draws itself, a name for who cannot see it, and its figures as a table.
+
+Nothing here is a script: the page has one of its own, and no text of a run is ever a part of it.
+"""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
-from typing import Any
+import json
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from cai.report.tables import METRICS
-
-BEFORE, AFTER, OTHER = "#8c9aab", "#2f7ed8", "#d9822b"
+BEFORE, AFTER, OTHER = "#76859a", "#2f7ed8", "#c8701e"  # each 3 : 1 or more against white and near-black
+PALETTE = [BEFORE, AFTER, OTHER, "#2e9e6b", "#a259c4"]
+GREY = "#888"
 GRID = "rgba(128,128,128,0.25)"
 HEIGHT = 340  # pixels
 LABEL = 32  # characters of a name on an axis
+LISTED = 60  # lines in the table of a plot; of more, some at equal distances
+_KEPT = "\n\t\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}\N{SOFT HYPHEN}"
+_HIDDEN = {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}  # Unicode categories of characters that steer, or are none
 
 
 def visible(text: str) -> str:
@@ -21,159 +29,12 @@ def visible(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
-def to_html(figure: Any, height: int = HEIGHT) -> Markup:
-    """A figure as a part of the page; the page itself brings plotly."""
-    figure.update_layout(
-        height=height, margin={"t": 30, "b": 50, "l": 60, "r": 20}, font_color="#888",
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(128,128,128,0.08)",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-    )  # fmt: skip
-    figure.update_traces(marker_line_width=0)
-    figure.update_xaxes(gridcolor=GRID, zerolinecolor=GRID)
-    figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID)
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False}))
-
-
-def evaluation_plot(evaluation: Mapping[str, Any]) -> Markup:
-    """Rates of each model on the held-out prompts, with their intervals."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for name, rates in evaluation.items():
-        cells = [rates[metric] for metric in METRICS if rates[metric]["rate"] is not None]
-        titles = [title for metric, title in METRICS.items() if rates[metric]["rate"] is not None]
-        figure.add_bar(
-            name=name,
-            x=titles,
-            y=[100 * cell["rate"] for cell in cells],
-            error_y={
-                "color": "#888",
-                "array": [100 * (cell["high"] - cell["rate"]) for cell in cells],
-                "arrayminus": [100 * (cell["rate"] - cell["low"]) for cell in cells],
-            },
-        )
-    figure.update_layout(barmode="group", yaxis_title="% of held-out prompts", yaxis_range=[0, 100])
-    return to_html(figure)
-
-
-def confidence_plot(found: Mapping[str, Any]) -> Markup:
-    """How sure the judge is, and what becomes of it. `found`: what `filter.json` holds."""
-    import plotly.graph_objects as go
-
-    bins = found["confidence"]
-    middles = [(bin["low"] + bin["high"]) / 2 for bin in bins]
-    figure = go.Figure()
-    for fate, colour in (("kept", AFTER), ("not_kept", BEFORE), ("inconsistent", OTHER)):
-        name = fate.replace("_", " ")
-        figure.add_bar(name=name, x=middles, y=[bin[fate] for bin in bins], marker_color=colour)
-    figure.update_layout(
-        barmode="stack",
-        bargap=0.05,
-        legend_traceorder="normal",
-        xaxis_title="confidence, max(p, 1 − p)",
-        yaxis_title="judgments",
-    )
-    _mark_threshold(figure, found)
-    return to_html(figure)
-
-
-def threshold_plot(found: Mapping[str, Any]) -> Markup:
-    """What other thresholds would keep, and how often the longer reply would be the chosen one."""
-    import plotly.graph_objects as go
-
-    points = found["thresholds"]
-    figure = go.Figure()
-    lines = (
-        ("coverage", "judgments kept", AFTER),
-        ("longer_rate", "of these, longer reply chosen", OTHER),
-    )
-    for field, name, colour in lines:
-        figure.add_scatter(
-            name=name,
-            x=[point["threshold"] for point in points],
-            y=[None if point[field] is None else 100 * point[field] for point in points],
-            mode="lines+markers",
-            line_color=colour,
-        )
-    figure.update_layout(xaxis_title="threshold", yaxis_title="%", yaxis_range=[0, 103])
-    _mark_threshold(figure, found)
-    return to_html(figure)
-
-
-def shares_plot(rows: list[tuple[str, Mapping[str, Any]]]) -> Markup:
-    """Shares of values before and after the filter, as pairs of bars; `rows`: (name, value), the first on top."""
-    import plotly.graph_objects as go
-
-    at = list(range(len(rows)))
-    figure = go.Figure()
-    for side, colour in (("before", BEFORE), ("after", AFTER)):
-        shares = [value[side]["share"] for _, value in rows]
-        figure.add_bar(
-            name=f"{side} the filter",
-            x=[None if share is None else 100 * share for share in shares],
-            y=at,
-            orientation="h",
-            marker_color=colour,
-        )
-    figure.update_layout(
-        barmode="group", xaxis_title="% of the pairs",
-        yaxis={"tickvals": at, "ticktext": [axis_label(name) for name, _ in rows]}, yaxis_autorange="reversed",
-        yaxis_automargin=True,
-    )  # fmt: skip
-    figure.update_traces(hovertemplate="%{x:.1f} %<extra>%{fullData.name}</extra>")
-    return to_html(figure, height=130 + 36 * len(rows))
-
-
-def reliability_plot(found: Mapping[str, Any]) -> Markup:
-    """How sure the judge was against how often it was right, on labelled pairs. `found`: figures of a judge."""
-    import plotly.graph_objects as go
-
-    bins = found["reliability"]
-    figure = go.Figure()
-    figure.add_scatter(
-        name="perfectly calibrated",
-        x=[0.5, 1],
-        y=[50, 100],
-        mode="lines",
-        line={"color": "#888", "dash": "dot"},
-    )
-    figure.add_scatter(
-        name="right, % of the pairs",
-        x=[bin["confidence"] for bin in bins],
-        y=[100 * bin["accuracy"] for bin in bins],
-        text=[f"{bin['n']} pairs" for bin in bins],
-        error_y={
-            "color": "#888",
-            "array": [100 * (bin["interval"][1] - bin["accuracy"]) for bin in bins],
-            "arrayminus": [100 * (bin["accuracy"] - bin["interval"][0]) for bin in bins],
-        },
-        mode="markers",
-        marker={"color": AFTER, "size": 9},
-    )
-    figure.update_layout(xaxis_title="confidence of the judge itself, max(p, 1 − p)", yaxis_range=[0, 103])
-    return to_html(figure)
-
-
-def risk_plot(found: Mapping[str, Any]) -> Markup:
-    """Accuracy of what thresholds keep against how much they keep, on labelled pairs."""
-    import plotly.graph_objects as go
-
-    points = [point for point in found["risk_coverage"] if point["accuracy"] is not None]
-    figure = go.Figure()
-    figure.add_scatter(
-        x=[100 * point["coverage"] for point in points],
-        y=[100 * point["accuracy"] for point in points],
-        text=[f"from {point['threshold']:.2f} on: {point['n']} pairs" for point in points],
-        error_y={
-            "color": "#888",
-            "array": [100 * (point["interval"][1] - point["accuracy"]) for point in points],
-            "arrayminus": [100 * (point["accuracy"] - point["interval"][0]) for point in points],
-        },
-        mode="lines+markers",
-        line_color=AFTER,
-    )
-    figure.update_layout(xaxis_title="labelled pairs kept, %", yaxis_title="right, %", showlegend=False)
-    return to_html(figure)
+def visible_text(text: str) -> str:
+    """The same for a text of any script, which keeps its lines, its blanks and what joins its letters."""
+    if text.isprintable():
+        return text
+    hidden = {char for char in set(text) if unicodedata.category(char) in _HIDDEN and char not in _KEPT}
+    return text.translate({ord(char): "\N{REPLACEMENT CHARACTER}" for char in hidden})
 
 
 def axis_label(name: str) -> str:
@@ -182,6 +43,105 @@ def axis_label(name: str) -> str:
     return html.escape(name if len(name) <= LABEL else name[: LABEL - 1] + "…")
 
 
-def _mark_threshold(figure: Any, found: Mapping[str, Any]) -> None:
-    if found["threshold"] is not None:
-        figure.add_vline(x=found["threshold"], line_dash="dot", line_color="#888", annotation_text="in force")
+def intervals(points: Sequence[Mapping[str, Any]], colour: str = GREY) -> dict[str, Any]:
+    """Error bars in per cent of rates with `rate`, `low` and `high`."""
+    return {
+        "color": colour,
+        "array": [100 * (point["high"] - point["rate"]) for point in points],
+        "arrayminus": [100 * (point["rate"] - point["low"]) for point in points],
+    }
+
+
+def to_html(figure: Any, title: str, height: int = HEIGHT) -> Markup:
+    """A figure of plotly as a part of the page; the page itself brings plotly. `title`: what it shows, in words."""
+    figure.update_layout(
+        height=height, margin={"t": 30, "b": 50, "l": 60, "r": 20}, font_color=GREY,
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(128,128,128,0.08)", colorway=PALETTE,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+    )  # fmt: skip
+    figure.update_traces(marker_line_width=0)
+    figure.update_xaxes(gridcolor=GRID, zerolinecolor=GRID)
+    figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID)
+    plain = figure.to_dict()
+    plain["layout"].pop("template", None)  # the page's own colours; plotly's are kilobytes a plot
+    data = json.dumps({"data": plain["data"], "layout": plain["layout"]}, separators=(",", ":"))
+    return Markup(
+        '<figure class="plot"><figcaption>{}</figcaption>'
+        '<div class="drawing" role="img" aria-label="{}" style="min-height:{}px"></div>'
+        '<script type="application/json">{}</script>{}</figure>'
+    ).format(
+        title, f"Plot: {title}. Its figures follow.", height,
+        Markup(data.replace("<", "\\u003c").replace("&", "\\u0026")), _table(plain, title),
+    )  # fmt: skip
+
+
+class Line(NamedTuple):
+    """The figures of a plot at one place of an axis, by the name of their series."""
+
+    place: str
+    values: dict[str, str]
+
+
+def _table(figure: Mapping[str, Any], title: str) -> Markup:
+    """The figures of a plot, for who cannot see or point at it."""
+    traces = [trace for trace in figure["data"] if trace.get("x")]
+    ticks = figure["layout"].get("yaxis", {})
+    lying = "tickvals" in ticks or any(trace.get("orientation") == "h" for trace in traces)
+    names = [trace.get("name") or "value" for trace in traces]
+    axes = [figure["layout"].get(axis, {}).get("title", {}).get("text", "") for axis in ("xaxis", "yaxis")]
+    place, unit = reversed(axes) if lying else axes
+    lines: dict[Any, Line] = {}
+    for name, trace in zip(names, traces, strict=True):
+        for at, value in _points(trace, lying):
+            at = round(at) if "tickvals" in ticks else at
+            label = html.unescape(ticks["ticktext"][at]) if "tickvals" in ticks else _shown(at)
+            lines.setdefault(at, Line(label, {})).values[name] = value
+    found = list(lines.values()) if lying or _is_text(lines) else [lines[at] for at in sorted(lines)]
+    step = -(-len(found) // LISTED) or 1
+    head = Markup("").join(Markup('<th scope="col" class="n">{}</th>').format(name) for name in names)
+    rows = Markup("").join(_row(line, names) for line in found[::step])
+    note = f"one place in {step}" if step > 1 else ""
+    return Markup(
+        '<details class="figures"><summary>Figures{}</summary><div class="wide" role="group" tabindex="0" '
+        'aria-label="Figures: {}"><table><tr><th scope="col">{}</th>{}</tr>{}</table></div></details>'
+    ).format(
+        f" ({'; '.join(filter(None, (unit, note)))})" if unit or note else "",
+        title,
+        place or "place",
+        head,
+        rows,
+    )
+
+
+def _points(trace: Mapping[str, Any], lying: bool) -> Iterator[tuple[Any, str]]:
+    """Place and value of each point, the value with its interval where there is one."""
+    places, values = (trace["y"], trace["x"]) if lying else (trace["x"], trace["y"])
+    bars = trace.get("error_x" if lying else "error_y", {})
+    for index, (place, value) in enumerate(zip(places, values, strict=True)):
+        shown = _shown(value)
+        if value is not None and "array" in bars:
+            low, high = value - bars["arrayminus"][index], value + bars["array"][index]
+            shown += f" [{_shown(low)}, {_shown(high)}]"
+        yield place, shown
+
+
+def _row(line: Line, names: Sequence[str]) -> Markup:
+    cells = Markup("").join(Markup('<td class="n">{}</td>').format(line.values.get(n, "–")) for n in names)
+    return Markup('<tr><th scope="row">{}</th>{}</tr>').format(line.place, cells)
+
+
+def _is_text(places: Mapping[Any, Any]) -> bool:
+    return any(isinstance(place, str) for place in places)
+
+
+def _shown(value: Any) -> str:
+    """A number short enough for a table; a text as it is, for axes hold it escaped."""
+    if value is None:
+        return "–"
+    return (
+        html.unescape(value)
+        if isinstance(value, str)
+        else f"{value:,.4g}"
+        if abs(value) < 1000
+        else f"{value:,.0f}"
+    )

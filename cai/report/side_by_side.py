@@ -97,7 +97,7 @@ def _plot(pairs: Mapping[str, Any]) -> Markup:
         )
     figure.add_hline(y=50, line_dash="dot", line_color="#888")
     figure.update_layout(barmode="group", yaxis_title="% of the comparisons", yaxis_range=[0, 103])
-    return to_html(figure)
+    return to_html(figure, "how often each model wins side by side, with 95 % intervals")
 
 
 def _notes(found: Mapping[str, Any]) -> Iterator[str]:

@@ -158,6 +158,7 @@ def run_status(root: Path) -> dict[str, Any]:
         "state": state,
         "live": live.model_dump(mode="json") if (live := read_live(root)) else None,
         "seconds": summary.get("seconds"),
+        "versions": summary.get("versions", {}),
         "config": config,
         "constitution": read_json(root / "constitution.json"),
         "stages": stages,
