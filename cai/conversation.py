@@ -95,9 +95,10 @@ def whole(value: Any) -> Turns:
 def shared_turns(one: Turns, other: Turns) -> Turns:
     """What two conversations have in common from their start, up to the last user turn in it. Raises Unusable."""
     shared = tuple(turn for turn, _ in takewhile(lambda two: two[0] == two[1], zip(one, other, strict=False)))
-    if not any(turn.role == "user" for turn in shared):
+    last = _last_user(shared)
+    if last is None:
         raise Unusable("bad_messages", "chosen and rejected do not begin with the same user turn")
-    return up_to_user(shared)
+    return shared[: last + 1]
 
 
 def _turns_before(row: Mapping[str, Any], name: str | None) -> Turns:
@@ -169,9 +170,13 @@ def _not_text(value: Any) -> Turns:
 
 def up_to_user(turns: Turns) -> Turns:
     """The turns up to the last one of the user's, which has to say something. Raises Unusable."""
-    last = next((i for i in reversed(range(len(turns))) if turns[i].role == "user"), None)
+    last = _last_user(turns)
     if last is None:
         raise Unusable("no_user_turn" if turns else "empty_prompt", "nobody asks anything in this row")
     if not turns[last].content.strip():
         raise Unusable("empty_prompt", "the last user turn is blank")
     return turns[: last + 1]
+
+
+def _last_user(turns: Turns) -> int | None:
+    return next((place for place in reversed(range(len(turns))) if turns[place].role == "user"), None)

@@ -31,7 +31,9 @@ class PublishedPair(NamedTuple):
 
 
 def is_published(path: Path) -> bool:
-    """Whether a file holds pairs by these columns, and not `a` and `b`; False also for what cannot be read."""
+    """Whether a file holds pairs by these columns, or is a table, packed or not; else it is JSONL with `a` and `b`."""
+    if path.suffix.lower() in (".csv", ".parquet", ".gz"):
+        return True
     try:
         first = next((row for _, row in read_records(SourceConfig(path=str(path)))), None)
     except ConfigError:

@@ -51,6 +51,7 @@ def user(text: str) -> tuple[Message, ...]:
 
 CHAT = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
 REPLIED = [*CHAT, {"role": "assistant", "content": "A"}]
+SHARED_GPT = [{"from": who, "value": said} for who, said in (("system", "S"), ("human", "U"), ("gpt", "A"))]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,22 @@ REPLIED = [*CHAT, {"role": "assistant", "content": "A"}]
         ({"instruction": "Sum up.", "instances": [{"input": "", "output": "O"}]}, user("Sum up.")),
         ({"turns": ["First?", "Then?"]}, user("First?")),
         ({"turns": REPLIED}, turns(("system", "S"), ("user", "U"))),
+        ({"conversations": SHARED_GPT}, turns(("system", "S"), ("user", "U"))),
+        (
+            {"input": {"messages": CHAT}, "preferred_output": REPLIED[2:]},
+            turns(("system", "S"), ("user", "U")),
+        ),
+        (
+            {"chosen": REPLIED, "rejected": [*CHAT, REPLIED[2] | {"content": "B"}]},
+            turns(("system", "S"), ("user", "U")),
+        ),
+        ({"chosen": "\n\nHuman: U\n\nAssistant: A", "rejected": "\n\nHuman: U\n\nAssistant: B"}, user("U")),
+        ({"prompt": "U", "turns_before": json.dumps(CHAT[:1])}, turns(("system", "S"), ("user", "U"))),
+        ({"prompt": "U", "turns_before": ""}, user("U")),
+        (
+            {"instruction": "Sum up.", "input": "The text.", "chosen": "A", "rejected": "B"},
+            user("Sum up.\n\nThe text."),
+        ),
     ],
 )
 def test_a_prompt_is_found_in_every_published_shape(
@@ -97,6 +114,17 @@ def test_a_prompt_is_found_in_every_published_shape(
         ({"chosen": "Preface.\n\nHuman: Hi"}, "chosen", True, "bad_messages"),
         ({"chosen": "\n\nHuman:  \n\nAssistant: Hello."}, "chosen", True, "empty_prompt"),
         ({"chosen": CHAT}, "chosen", True, "bad_messages"),
+        ({"chosen": "A", "rejected": "B"}, None, False, "no_user_turn"),
+        (
+            {"chosen": CHAT, "rejected": [CHAT[0], {"role": "user", "content": "V"}]},
+            None,
+            False,
+            "bad_messages",
+        ),
+        ({"prompt": "U", "turns_before": "[{"}, None, False, "bad_messages"),
+        ({"prompt": "U", "turns_before": "7"}, None, False, "bad_messages"),
+        ({"conversations": [{"from": "tool", "value": "x"}]}, None, False, "bad_messages"),
+        ({"input": {"messages": "U"}}, None, False, "bad_messages"),
     ],
 )
 def test_rows_without_a_question_are_unusable(

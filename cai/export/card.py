@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from cai.records import origin
 
 SHOWN = 40  # names of a group; the rest is summed up
 _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>|~$&:@])")
+_MARKUP = re.compile(r"([\\`*_{}\[\]|~$:@])")
 
 
 def card_of(status: Mapping[str, Any], found: Exported, facts: Facts) -> str:
@@ -85,7 +86,7 @@ def card_of(status: Mapping[str, Any], found: Exported, facts: Facts) -> str:
 def shown(text: str) -> str:
     """A name from a file as markdown that says just this: no markup, no line of its own, nothing that is not seen."""
     seen = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:200])
-    return _MARKUP.sub(r"\\\1", seen).encode("utf-8", "replace").decode() or "–"
+    return _MARKUP.sub(r"\\\1", html.escape(seen, quote=False)).encode("utf-8", "replace").decode() or "–"
 
 
 def _header(config: RunConfig, found: Exported) -> str:
