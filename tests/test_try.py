@@ -193,6 +193,11 @@ async def test_a_run_gives_replies_config_and_previous_version(tmp_path: Path) -
         assert "" not in asked_principles(wire.requests[before:])
         again = await cai("constitution", "try", file, "--run", run, "--n", "3", "--json")
         assert again.json["prompts"] == done.json["prompts"]
+        last = done.json["prompts"][-1]["prompt"]["id"]
+        alone = await cai("constitution", "try", file, "--run", run, "--row", last, "--json")
+        assert alone.json["prompts"] == done.json["prompts"][-1:]
+        nobody = await cai("constitution", "try", file, "--run", run, "--row", "nobody")
+        assert nobody.status == 2 and "--row nobody: no prompt of" in nobody.err
     replies = {row["prompt"]["id"]: row["text"] for row in rows_of(run / "generate") if row["sample"] == 0}
     assert done.json["previous"] == f"the version of {run}" and done.json["changed"] == ["honest"]
     assert len(done.json["prompts"]) == 3
@@ -287,6 +292,7 @@ async def test_an_endpoint_in_trouble_is_one_line(tmp_path: Path) -> None:
         (["FILE", "--principle", "kinf"], "did you mean 'kind'?"),
         (["FILE", "--prompt", " "], "--prompt: is empty"),
         (["FILE", "--run", "none"], "--run none: not a run"),
+        (["FILE", "--row", "p1"], "--row: is a prompt of a run"),
         (["FILE", "--against", "none.yaml"], "none.yaml"),
         (["FILE", "--set", "judge.treshold=1"], "did you mean 'threshold'?"),
     ],

@@ -1,18 +1,28 @@
-"""The folder of a small judged run, written as a run publishes it, for tests of what is looked at afterwards."""
+"""The folder of a small judged run, written as a run publishes it, and a viewer of it on a port of this machine."""
 
 from __future__ import annotations
 
+import html
 import json
 import random
-from collections.abc import Sequence
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+
+import httpx
+import uvicorn
 
 from cai.config_file import load_config
 from cai.constitution import load_constitution
 from cai.publish import publish_rows
 from cai.rows import Candidate, Judgment, Message, Prompt, Reply, Revision, RevisionRound, Verdict
 from cai.store import write_json
+from cai.view.app import create_app
+from cai.view.serve import listen
+from cai.view.state import Settings
 from tests.small_cli import config_file
 
 PRINCIPLES = {"kind": "Be kind.", "honest": "Be honest."}
@@ -100,3 +110,33 @@ def _revision(row: Judgment, reply: Reply) -> Revision:
         revision=row.b.text, calls=(),
     )  # fmt: skip
     return Revision(id=row.b.id, reply=reply, rounds=(done,), final=row.b.text)
+
+
+@contextmanager
+def viewer(run: Path) -> Iterator[httpx.Client]:
+    """A real viewer of a run on a free port, and a client that has its token and comes from its pages."""
+    with closing(listen("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        app = create_app(Settings(run, None, "secret", "127.0.0.1", port))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            assert app.state.view.index.ready.wait(60)
+            address = f"http://127.0.0.1:{port}"
+            with httpx.Client(base_url=address, headers={"Origin": address}, timeout=60) as client:
+                client.get("/?token=secret")
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def fields_of(page: str, action: str) -> list[dict[str, str]]:
+    """The forms of a page that are sent to `action`, each with what its fields hold."""
+    found = []
+    for form in re.findall(rf'<form method="post" action="{re.escape(action)}".*?</form>', page, re.S):
+        inputs = re.findall(r'<input [^>]*name="([^"]*)"[^>]*value="([^"]*)"', form)
+        areas = re.findall(r'<textarea [^>]*name="([^"]*)"[^>]*>\n?(.*?)</textarea>', form, re.S)
+        found.append({name: html.unescape(value) for name, value in [*inputs, *areas]})
+    return found

@@ -36,6 +36,9 @@ def try_(
         Path | None,
         typer.Option(metavar="RUN", help="Take prompts, replies, config and previous version of this run."),
     ] = None,
+    row: Annotated[
+        str | None, typer.Option(metavar="ID", help="This prompt of RUN alone, by its id.")
+    ] = None,
     n: Annotated[int, typer.Option("--n", min=1, help="How many prompts to draw.")] = 3,
     against: Annotated[
         Path | None,
@@ -55,6 +58,8 @@ def try_(
     from cai.tryout.plan import Wanted, run_config
     from cai.tryout.scratch import scratch_config
 
+    if row is not None and run is None:
+        raise ConfigError("--row: is a prompt of a run; give --run RUN as well")
     if config is None and run is not None:
         from cai.config_file import override_config
 
@@ -62,7 +67,7 @@ def try_(
     else:
         loaded = _load(config, overrides)
     scratch = scratch_config(loaded, file)
-    wanted = Wanted(file, prompt or (), run, against, principle, n)
+    wanted = Wanted(file, prompt or (), run, against, principle, n, row)
     if not watch:
         asyncio.run(_try_once(scratch, wanted, as_json))
         return

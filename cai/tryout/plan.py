@@ -13,12 +13,12 @@ from cai.errors import ConfigError
 from cai.preflight import check_inputs
 from cai.report.status import read_json
 from cai.store import decode, explain
-from cai.tryout.prompts import Drawn, choose, given_prompts, run_prompts, source_prompts
+from cai.tryout.prompts import Drawn, choose, given_prompts, run_prompt, run_prompts, source_prompts
 from cai.tryout.scratch import only, previous_version, reached
 
 
 class Wanted(NamedTuple):
-    """What the user asks to be shown; see `cai constitution try --help`."""
+    """What the user asks to be shown; see `cai constitution try --help`. `row`: id of one prompt of `run`."""
 
     file: Path
     prompts: Sequence[str] = ()
@@ -26,6 +26,7 @@ class Wanted(NamedTuple):
     against: Path | None = None
     principle: str | None = None
     n: int = 3
+    row: str | None = None
 
 
 class Plan(NamedTuple):
@@ -77,6 +78,8 @@ def plan_tryout(config: RunConfig, wanted: Wanted, new: Constitution) -> Plan:
     check_inputs(config.model_copy(update={"prompts": ()}))
     if wanted.prompts:
         return Plan(config, new, old, origin, changed, given_prompts(wanted.prompts, new))
+    if wanted.run is not None and wanted.row is not None:
+        return Plan(config, new, old, origin, changed, [run_prompt(wanted.run, wanted.row)])
     drawn = run_prompts(wanted.run) if wanted.run is not None else source_prompts(config)
     targets = changed or [one.id for one in new.principles]
     return Plan(

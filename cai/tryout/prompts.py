@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -17,7 +18,7 @@ from cai.constitution.principle import content_digest
 from cai.errors import ConfigError
 from cai.rows import Message, Prompt, Reply, Revision, Row
 from cai.sources import read_prompts
-from cai.store import read_rows
+from cai.store import decode, guard, read_rows
 
 SCANNED = 2000  # prompts looked at; a run's are spread over its shards by hash, so these are a fair sample
 Published = TypeVar("Published", bound=Row)
@@ -73,6 +74,22 @@ def run_prompts(run: Path) -> list[Drawn]:
     if not found:
         raise ConfigError(f"--run {run}: it has no replies to revise yet; let it go on, or leave --run out")
     return found
+
+
+def run_prompt(run: Path, prompt_id: str) -> Drawn:
+    """One prompt of a run with the replies that it has given, wherever it lies. Raises ConfigError."""
+    written = [
+        json.dumps(prompt_id, ensure_ascii=plain).encode("utf-8", "replace") for plain in (False, True)
+    ]
+    for path in sorted((run / "generate").glob("rows-*.jsonl")):
+        with guard(path), path.open("rb") as file:
+            lines = [line for line in file if any(name in line for name in written)]
+        replies = [reply for reply in (decode(line, Reply) for line in lines) if reply.prompt.id == prompt_id]
+        if replies and replies[0].sample == 0:
+            return Drawn(replies[0].prompt, tuple(replies))
+    raise ConfigError(
+        f"--row {prompt_id}: no prompt of {run} with a reply; give the id of one, as in its prompts"
+    )
 
 
 def _rows(run: Path, stage: str, row: type[Published]) -> Iterator[Published]:

@@ -69,7 +69,8 @@ class Tried(Row):
 class Tryout(Row):
     """All that a try shows. `previous`: which version it is beside, None for none. `changed`: ids, see `reached`.
 
-    `unmet`: changed principles that no prompt meets in either version.
+    `unmet`: changed principles that no prompt meets in either version. `calls`: of everything; `by_version`: of
+    critiques, revisions and verdicts under each version (`new`, `previous`).
     """
 
     file: str
@@ -80,6 +81,7 @@ class Tryout(Row):
     unmet: tuple[str, ...]
     prompts: tuple[Tried, ...]
     calls: Spent
+    by_version: dict[str, Spent]
     seconds: float
 
 
@@ -90,12 +92,15 @@ async def run_tryout(plan: Plan, models: Models) -> Tryout:
     await check_identity(config)
     reports = [await _replies(plan, models)]
     chains: dict[str, dict[str, Chain]] = {}
+    by_version: dict[str, Spent] = {}
     for name, version in (("previous", plan.old), ("new", plan.new)):
         if version is not None:
             path = config.root / f"{name}-tried.yaml"
             freeze(version, path)
             tried = config.model_copy(update={"constitution": str(path)})
-            reports += await _run_version(tried, models)
+            asked = await _run_version(tried, models)
+            reports += asked
+            by_version[name] = spent(asked)
             chains[name] = _chains(tried)
     replies = {row.prompt.id: row for row in _rows(config, "generate", Reply) if row.sample == 0}
     lost = {row.id: row for row in _drops(config, "generate")}
@@ -111,6 +116,7 @@ async def run_tryout(plan: Plan, models: Models) -> Tryout:
         unmet=tuple(name for name in plan.changed if name not in met),
         prompts=tuple(_tried(prompt, replies, lost, chains) for prompt in prompts),
         calls=spent(reports),
+        by_version=by_version,
         seconds=round(time.monotonic() - started, 3),
     )
 

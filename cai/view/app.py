@@ -13,12 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from cai.errors import CaiError
-from cai.view import compare, marks_audit_pages, marks_pages, story, tables
+from cai.view import compare, draft_pages, marks_audit_pages, marks_pages, story, tables, try_pages
 from cai.view.guard import guarded
 from cai.view.index import Told
 from cai.view.open import open_view
 from cai.view.pages import one_line, problem_page
 from cai.view.state import Settings
+from cai.view.try_trial import Trials
 
 
 def create_app(settings: Settings, told: Told | None = None) -> FastAPI:
@@ -31,17 +32,21 @@ def create_app(settings: Settings, told: Told | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        app.state.trials.cancel()
         view.index.close()
         if view.other:
             view.other.close()
 
     app = FastAPI(title="cai view", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.view = view
+    app.state.trials = Trials()
     app.include_router(tables.router)
     app.include_router(story.router)
     app.include_router(compare.router)
     app.include_router(marks_pages.router)
     app.include_router(marks_audit_pages.router)
+    app.include_router(draft_pages.router)
+    app.include_router(try_pages.router)
     app.mount("/static", StaticFiles(directory=str(files("cai.view") / "static")))
     app.add_exception_handler(Exception, _problem)
     app.add_exception_handler(CaiError, _problem)
