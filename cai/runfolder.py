@@ -17,15 +17,8 @@ from cai.previous import keep_previous, templates_digest
 from cai.report.status import read_json
 from cai.store import write_json
 
-PACKAGES = (
-    "vllm",
-    "transformers",
-    "torch",
-    "trl",
-    "openai",
-    "anthropic",
-    "prefect",
-)  # that change what a run does
+# what changes a run with its version, as far as it is installed
+PACKAGES = ("vllm", "transformers", "torch", "trl", "openai", "anthropic", "prefect")
 FREE_BYTES = 200 * 1024 * 1024  # less than this and a run would die in the middle
 
 
