@@ -13,7 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
 from cai.config import SourceConfig
 from cai.config_file import load_config
@@ -24,7 +24,7 @@ from cai.export.formats import FORMATS, FormatName
 from cai.export.record import Choice, Exported
 from cai.labelled import read_pairs
 from cai.records import read_records
-from cai.rows import Demonstration, LabelledPair, Message, Pair, Prompt
+from cai.rows import Demonstration, LabelledPair, Message, Pair, Prompt, Stepwise
 from cai.sources import read_prompts
 from cai.store import write_json, write_rows
 from tests.small_cli import ROOT
@@ -57,6 +57,14 @@ def demonstration(number: int) -> Demonstration:
     )  # fmt: skip
 
 
+def stepwise(number: int) -> Stepwise:
+    asked = f"Question {number}"
+    return Stepwise(
+        id=f"s{number}", prompt=asked, completions=("First.", "Then."), labels=(True, False), p=(0.9, 0.2),
+        messages=turns(("user", asked)), principles=("kind",), ended="bad", tags=(), lineage="s",
+    )  # fmt: skip
+
+
 def make_run(root: Path, pairs: list[Pair], **config: Any) -> Path:
     """A finished run as far as an export reads it."""
     dump = load_config(ROOT / "flows/configs/embedded.yaml").model_dump(mode="json") | config
@@ -65,6 +73,7 @@ def make_run(root: Path, pairs: list[Pair], **config: Any) -> Path:
     write_json(root / "summary.json", {"state": "finished", "dataset": {}, "seconds": 1.0})
     write_rows(root / "dataset/preference/train.jsonl", pairs)
     write_rows(root / "dataset/sft/train.jsonl", [demonstration(number) for number in range(40)])
+    write_rows(root / "dataset/stepwise/train.jsonl", [stepwise(number) for number in range(40)])
     return root
 
 
@@ -214,6 +223,21 @@ class Hh(Strict):
     rejected: str
 
 
+class Steps(Strict):
+    """TRL, docs "Dataset formats and types": stepwise supervision, a standard (plain text) format."""
+
+    prompt: str
+    completions: list[str]
+    labels: list[bool]
+    step_p: list[float]
+    messages: list[Turn]
+    principles: list[str]
+    ended: str
+    id: str
+    tags: list[str]
+    lineage: str
+
+
 class Table(Strict):
     """Our own columns: a spreadsheet has no schema."""
 
@@ -233,6 +257,7 @@ class Table(Strict):
 SCHEMAS: dict[FormatName, type[BaseModel]] = {
     "trl": Trl, "sft": Sft, "kto": Kto, "reward": Reward, "axolotl": Axolotl, "llama-factory": LlamaFactory,
     "openrlhf": OpenRlhf, "openai": OpenAi, "openai-sft": OpenAiSft, "anthropic-hh": Hh, "csv": Table,
+    "stepwise": Steps,
 }  # fmt: skip
 
 
@@ -243,7 +268,7 @@ def test_rows_are_what_the_reader_documents(run: Path, format: FormatName) -> No
     for split, count in found.rows.items():
         rows = rows_in(folder, split)
         assert len(rows) == count > 0
-        TypeAdapter(list[SCHEMAS[format]]).validate_python(rows)  # type: ignore[misc]
+        assert all(SCHEMAS[format].model_validate(row) for row in rows)
     assert set(found.files) == {path.name for path in folder.iterdir()} - {"export.json"}
 
 
@@ -509,15 +534,15 @@ def broken(run: Path) -> Iterator[tuple[Choice, Path | None, str]]:
     yield (
         Choice("trl", "preference-2"),
         None,
-        "there is no part 'preference-2': the dataset has preference, sft",
+        "there is no part 'preference-2': the dataset has preference, sft, stepwise",
     )
     yield (
         Choice("trl", "sft"),
         None,
-        "--part sft: the format trl holds pairs (part preference, preference-2 …)",
+        "--part sft: the format trl is for the part preference, preference-2 …",
     )
-    yield Choice("sft", "preference"), None, "the format sft holds demonstrations (part sft)"
-    yield Choice("sft", min_p=0.8), None, "--min-p 0.8: demonstrations have no p; leave it out"
+    yield Choice("sft", "preference"), None, "--part preference: the format sft is for the part sft"
+    yield Choice("sft", min_p=0.8), None, "--min-p 0.8: rows of the part sft have no p of their own"
     yield Choice("trl", min_p=0.95), None, "no row is left for the format trl (below_min_p 60)"
     yield Choice("trl", eval_share=1.0), None, "all 60 rows fall into the eval split; give --eval-share 0"
 

@@ -20,7 +20,8 @@ def export(
     format: Annotated[
         str,
         typer.Option(
-            help="trl, sft, kto, reward, axolotl, llama-factory, openrlhf, openai, openai-sft, anthropic-hh or csv."
+            help="trl, sft, kto, reward, stepwise, axolotl, llama-factory, openrlhf, openai, openai-sft, "
+            "anthropic-hh or csv."
         ),
     ] = "trl",
     out: Annotated[
@@ -28,7 +29,7 @@ def export(
     ] = None,
     part: Annotated[
         str | None,
-        typer.Option(metavar="PART", help="preference-2 … of later rounds; default: preference, or sft."),
+        typer.Option(metavar="PART", help="preference-2 … of later rounds; default: what the format is for."),
     ] = None,
     eval_share: Annotated[
         float, typer.Option(min=0.0, max=0.99, help="Share of the prompts that make up the eval split.")

@@ -64,6 +64,7 @@ def card_of(status: Mapping[str, Any], found: Exported, facts: Facts) -> str:
         sources=[_source(source) for source in config.prompts],
         facts=facts,
         pairs=form.part == "preference",
+        labelled=form.part != "sft",
         lengths=list(facts.lengths.items()),
         histogram=facts.histogram,
         calibrated=config.judge.calibration is not None,
@@ -73,12 +74,13 @@ def card_of(status: Mapping[str, Any], found: Exported, facts: Facts) -> str:
                 ("source", facts.sources),
                 ("principle", facts.principles),
                 ("tag", facts.tags),
+                ("step", facts.steps),
             )
             if counts
         ],
         drops=_drops(status, found),
         judged=_judged(status["qualification"]),
-        same_model=form.part == "preference" and config.models[config.policy.model].model in judges,
+        same_model=form.part != "sft" and config.models[config.policy.model].model in judges,
         licences=_licences(config),
     )
 
@@ -154,7 +156,7 @@ def _most(counts: Counter[str]) -> list[tuple[str, int]]:
 def _drops(status: Mapping[str, Any], found: Exported) -> list[tuple[str, str, int]]:
     """What this export leaves out, and what the run's stages dropped, by reason."""
     here = [("this export", reason, count) for reason, count in found.left_out.items()]
-    stages = ("prompts", "generate", "revise", "judge", "pairs", "demonstrations")
+    stages = ("prompts", "generate", "revise", "judge", "pairs", "demonstrations", "steps", "stepwise")
     return here + [
         (f"stage {shown(stage)}", shown(reason), count)
         for stage, one in status["stages"].items()

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import NamedTuple
 
-from cai.rows import Demonstration, Message, Pair
+from cai.export.held import DatasetRow, Talk
+from cai.rows import Demonstration, Message, Pair, Stepwise
 
 BINS = 10  # of p, from 0.5 to 1
+_REPLIES = {Pair: ("chosen", "rejected"), Demonstration: ("completion",), Stepwise: ("first step",)}
 
 
 class Lengths(NamedTuple):
@@ -30,27 +32,32 @@ class Facts:
         self.sources: Counter[str] = Counter()
         self.principles: Counter[str] = Counter()
         self.tags: Counter[str] = Counter()
+        self.steps: Counter[str] = Counter()
         self._lengths: dict[str, Counter[int]] = {}
 
-    def add(self, row: Pair | Demonstration, new_prompt: bool) -> None:
+    def add(self, row: DatasetRow, talk: Talk, new_prompt: bool) -> None:
         """Count a row; `new_prompt`: no row before it had its prompt."""
         self.rows += 1
         self.prompts += new_prompt
-        self.multi += len(row.prompt) > 1
-        self.sources[row.source] += 1
+        self.multi += len(talk.prompt) > 1
         self.tags.update(row.tags or ("none",))
-        lengths = {"prompt": _length(row.prompt)}
-        if isinstance(row, Pair):
+        self._measure("prompt", talk.prompt)
+        for name, reply in zip(_REPLIES[type(row)], talk.replies, strict=False):
+            self._measure(name, reply)
+        if not isinstance(row, Stepwise):
+            self.sources[row.source] += 1
+        if not isinstance(row, Demonstration):
             self.principles.update(row.principles)
-            lengths |= {"chosen": _length(row.chosen), "rejected": _length(row.rejected)}
-            self.longer += lengths["chosen"] > lengths["rejected"]
+        if isinstance(row, Pair):
+            self.longer += _length(row.chosen) > _length(row.rejected)
             if row.p is not None:
                 self.judged += 1
                 self.p[min(BINS - 1, int((row.p - 0.5) * 2 * BINS + 1e-9))] += 1
-        else:
-            lengths["completion"] = _length(row.completion)
-        for name, length in lengths.items():
-            self._lengths.setdefault(name, Counter())[length] += 1
+        elif isinstance(row, Stepwise):
+            self.steps.update("good" if label else "bad" for label in row.labels)
+
+    def _measure(self, name: str, turns: Iterable[Message]) -> None:
+        self._lengths.setdefault(name, Counter())[_length(turns)] += 1
 
     @property
     def lengths(self) -> dict[str, Lengths]:

@@ -15,7 +15,6 @@ from cai.store import RowsWriter, guard, sync_folder
 
 BATCH_ROWS = 1000  # rows of a Parquet file in memory at a time, and in one of its groups
 SUFFIXES: dict[Kind, str] = {"parquet": ".parquet", "jsonl": ".jsonl", "csv": ".csv"}
-_TEXTS = ("id", "source", "lineage")
 
 
 class Writer(Protocol):
@@ -99,7 +98,7 @@ class ParquetFile:
 
         with guard(self._path):
             if self._writer is None:
-                schema = pyarrow.schema([(name, _type(name)) for name in self._rows[0]])
+                schema = pyarrow.schema([(name, _type(name, first)) for name, first in self._rows[0].items()])
                 self._writer = parquet.ParquetWriter(self._path, schema)
             self._writer.write_table(pyarrow.Table.from_pylist(self._rows, schema=self._writer.schema))
         self._rows = []
@@ -118,16 +117,18 @@ class ParquetFile:
             self._writer.close()
 
 
-def _type(column: str) -> Any:
-    """The type of a column: texts, numbers, labels, lists of texts, else turns."""
+def _type(column: str, first: Any) -> Any:
+    """The type of a column: texts, numbers, labels, lists of them, else turns. `first`: its value in the first row."""
     import pyarrow
 
-    if column in _TEXTS:
-        return pyarrow.string()
-    if column in ("p", "margin"):
-        return pyarrow.float64()
-    if column == "label":
-        return pyarrow.bool_()
-    if column in ("principles", "tags"):
-        return pyarrow.list_(pyarrow.string())
-    return pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())]))
+    text, number, label = pyarrow.string(), pyarrow.float64(), pyarrow.bool_()
+    known = {
+        **dict.fromkeys(("p", "margin"), number),
+        "label": label,
+        **dict.fromkeys(("principles", "tags", "completions"), pyarrow.list_(text)),
+        "labels": pyarrow.list_(label),
+        "step_p": pyarrow.list_(number),
+    }
+    if isinstance(first, str):
+        return text
+    return known.get(column) or pyarrow.list_(pyarrow.struct([("role", text), ("content", text)]))

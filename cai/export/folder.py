@@ -21,15 +21,15 @@ from typing import Any
 from cai import __version__
 from cai.errors import ConfigError
 from cai.export.card import card_of
-from cai.export.dataset import part_file
+from cai.export.dataset import part_file, row_of
 from cai.export.facts import Facts
 from cai.export.files import SUFFIXES, Writer, open_file
 from cai.export.formats import FORMATS, Format
-from cai.export.held import Talk
+from cai.export.held import DatasetRow, Talk, talk_of
 from cai.export.loading import files_beside
 from cai.export.record import RECORD, Choice, Exported, Split
 from cai.report.status import read_json, run_status
-from cai.rows import Demonstration, Pair
+from cai.rows import Pair
 from cai.seen import Seen
 from cai.store import file_sha256, guard, read_rows, sync_folder, write_bytes, write_json, write_text
 
@@ -81,11 +81,13 @@ def export_folder(root: Path, choice: Choice, out: Path | None = None) -> tuple[
 
 def _source(root: Path, part: str, form: Format, choice: Choice) -> Path:
     """The file of the part, where it and what is asked of it fit together."""
-    if (part == "sft") != (form.part == "sft"):
-        of = "demonstrations (part sft)" if form.part == "sft" else "pairs (part preference, preference-2 …)"
-        raise ConfigError(f"--part {part}: the format {choice.format} holds {of}")
-    if choice.min_p is not None and form.part == "sft":
-        raise ConfigError(f"--min-p {choice.min_p:g}: demonstrations have no p; leave it out")
+    if row_of(part) is not row_of(form.part):
+        later = ", preference-2 …" if form.part == "preference" else ""
+        raise ConfigError(f"--part {part}: the format {choice.format} is for the part {form.part}{later}")
+    if choice.min_p is not None and form.part != "preference":
+        raise ConfigError(
+            f"--min-p {choice.min_p:g}: rows of the part {part} have no p of their own; leave it out"
+        )
     there = sorted(path.parent.name for path in (root / "dataset").glob("*/train.jsonl"))
     if part not in there:
         have = f"the dataset has {', '.join(there)}" if there else "the run has no dataset yet; let it finish"
@@ -108,18 +110,18 @@ def _write(
     form = FORMATS[choice.format]
     rows: Counter[Split] = Counter({"train": 0, "eval": 0})
     left_out: Counter[str] = Counter()
-    model: type[Pair] | type[Demonstration] = Demonstration if form.part == "sft" else Pair
     with (
         _files(folder, form) as files,
         contextlib.closing(Seen()) as seen,
         contextlib.closing(Seen()) as made,
     ):
-        for row in read_rows(source, model):
-            if (reason := _reason(row, form, choice.min_p)) is not None:
+        for row in read_rows(source, row_of(form.part)):
+            talk = talk_of(row)
+            if (reason := _reason(row, talk, form, choice.min_p)) is not None:
                 left_out[reason] += 1
                 continue
-            digest = _digest([[turn.role, turn.content] for turn in row.prompt])
-            facts.add(row, seen.add(digest))
+            digest = _digest([[turn.role, turn.content] for turn in talk.prompt])
+            facts.add(row, talk, seen.add(digest))
             split: Split = "eval" if _share(digest) < choice.eval_share else "train"
             for one in form.make(row):
                 if form.unique and not made.add(_digest([one["prompt"], one["completion"], one["label"]])):
@@ -162,16 +164,13 @@ def _files(folder: Path, form: Format) -> Iterator[_Files]:
         files.discard()
 
 
-def _reason(row: Pair | Demonstration, form: Format, min_p: float | None) -> str | None:
+def _reason(row: DatasetRow, talk: Talk, form: Format, min_p: float | None) -> str | None:
     """Why a row is left out; None where the format holds it."""
     if isinstance(row, Pair):
         if row.p is None and (form.labelled or min_p is not None):
             return "no_p"
         if row.p is not None and min_p is not None and row.p < min_p:
             return "below_min_p"
-        talk = Talk(row.prompt, (row.chosen, row.rejected))
-    else:
-        talk = Talk(row.prompt, (row.completion,))
     return next((reason for check in form.checks if (reason := check(talk))), None)
 
 

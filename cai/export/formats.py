@@ -23,12 +23,12 @@ from cai.export.held import (
 )
 from cai.imports.chains import transcript
 from cai.records import GUARDED
-from cai.rows import Demonstration, Message, Pair
+from cai.rows import Demonstration, Message, Pair, Stepwise
 
 Made = dict[str, Any]
 FormatName = Literal[
     "trl", "sft", "kto", "reward", "axolotl", "llama-factory", "openrlhf", "openai", "openai-sft", "anthropic-hh",
-    "csv",
+    "csv", "stepwise",
 ]  # fmt: skip
 Kind = Literal["parquet", "jsonl", "csv"]
 _FORMULA = tuple(
@@ -37,14 +37,14 @@ _FORMULA = tuple(
 
 
 class Format(NamedTuple):
-    """One format. `make`: its rows from a `Pair`, or from a `Demonstration` where `part` is `sft`.
+    """One format. `make`: its rows from a row of `part`, a `Pair`, a `Demonstration` or a `Stepwise`.
 
     `tags`: what it is on a hub. `unique`: a row that came before is left out, as `duplicate`. `labelled`: a pair that
     no judge has labelled is left out, as `no_p`.
     """
 
     reader: str
-    part: Literal["preference", "sft"]
+    part: Literal["preference", "sft", "stepwise"]
     kind: Kind
     make: Callable[[Any], Iterator[Made]]
     checks: tuple[Check, ...]
@@ -186,6 +186,22 @@ def _csv(pair: Pair) -> Iterator[Made]:
     }
 
 
+def _stepwise(row: Stepwise) -> Iterator[Made]:
+    """TRL's stepwise supervision, a plain-text format: the steps of a reply and whether each is good."""
+    yield {
+        "prompt": row.prompt,
+        "completions": list(row.completions),
+        "labels": list(row.labels),
+        "step_p": list(row.p),
+        "messages": _turns(row.messages),
+        "principles": list(row.principles),
+        "ended": row.ended,
+        "id": row.id,
+        "tags": list(row.tags),
+        "lineage": row.lineage,
+    }
+
+
 _ANY = (surrogates, user_last)
 _CHAT = (*_ANY, one_turn, control_tokens)
 FORMATS: dict[FormatName, Format] = {
@@ -215,4 +231,7 @@ FORMATS: dict[FormatName, Format] = {
         ("hh-rlhf", "preference"),
     ),
     "csv": Format("spreadsheets", "preference", "csv", _csv, (*_ANY, one_turn), ("preference",)),
+    "stepwise": Format(
+        "TRL: process reward models", "stepwise", "parquet", _stepwise, _CHAT, ("trl", "process-reward-model")
+    ),
 }

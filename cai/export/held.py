@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from cai.conversation import Turns, Unusable, parse_transcript
 from cai.imports.chains import transcript
+from cai.rows import Demonstration, Message, Pair, Stepwise
 
 # Texts that tokenizers of chat models turn into control tokens, wherever they stand: ChatML and Llama 3, DeepSeek,
 # Gemma, Mistral and Llama 2, and the ends of sequences.
@@ -20,6 +21,9 @@ _CONTROL = re.compile(
     r"</?s>|<(?:bos|eos|pad|unk)>"
 )
 _BLANKS = " \t\r\n"
+
+
+DatasetRow = Pair | Demonstration | Stepwise
 
 
 class Talk(NamedTuple):
@@ -32,6 +36,15 @@ class Talk(NamedTuple):
     def texts(self) -> list[str]:
         """Every text of the row."""
         return [turn.content for turn in chain(self.prompt, *self.replies)]
+
+
+def talk_of(row: DatasetRow) -> Talk:
+    """A row of a run's dataset as the checks see it; each step of a reply counts as a reply."""
+    if isinstance(row, Pair):
+        return Talk(row.prompt, (row.chosen, row.rejected))
+    if isinstance(row, Demonstration):
+        return Talk(row.prompt, (row.completion,))
+    return Talk(row.messages, tuple((Message(role="assistant", content=step),) for step in row.completions))
 
 
 Check = Callable[[Talk], str | None]

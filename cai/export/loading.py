@@ -80,6 +80,12 @@ LOADING: dict[FormatName, Loading] = {
         f"apostrophe before them, and the column `{GUARDED}` names them; `cai` takes it off when it reads the file. "
         "`turns_before` is the conversation before the prompt, as JSON.",
     ),
+    "stepwise": Loading(
+        "python",
+        'from datasets import load_dataset\n\ndata = load_dataset("FOLDER")\ndata["train"][0]["labels"]',
+        "`prompt` is plain text, as the format has it, and `messages` the same as turns; steps after the first bad one "
+        "have no label and are not here.",
+    ),
 }
 
 
