@@ -10,7 +10,9 @@ import re
 
 from cai.parse import leaked_prefix
 
-RUN = 8  # words in a row that a revision shares with its critique by more than chance
+RUN = 12  # words in a row that a revision shares with its critique by more than taking up its advice …
+SPOKEN = 6  # … or so many, where one of them is a critic's
+_CRITICS = frozenset({"assistant", "assistant's", "critique", "response", "reply", "revision"})
 
 _LABEL = re.compile(
     r"\A[\s*_#>\[\"“]*(?:(?:the |my |a |new |final |improved |updated |better |suggested |proposed )*"
@@ -73,21 +75,28 @@ def meta_talk(text: str, known: str) -> int | None:
 
 
 def critique_run(text: str, critique: str, known: str) -> str:
-    """RUN or more words in a row of the critique's own that stand in a text and did not before; else empty.
+    """Words in a row of the critique's own that stand in a text and did not before; else empty.
 
-    What a critique quotes is a proposal, which a revision may take.
+    RUN of them, or SPOKEN with a word that only a critic has cause to use: a revision may well take up what a critique
+    proposes in a few words, or quotes.
     """
-    own = _runs(_QUOTED.sub(" ", critique))
-    if not own:
+    words = _words(_QUOTED.sub(" ", critique))
+    if not words:
         return ""
-    own -= _runs(known)
-    words = _WORDS.findall(text.lower())
-    for start in range(len(words) - RUN + 1):
-        if (run := tuple(words[start : start + RUN])) in own:
-            return " ".join(run)
+    revised, before = _words(text), _words(known)
+    for length in (RUN, SPOKEN):
+        own = _runs(words, length) & _runs(revised, length)
+        own -= _runs(before, length) if own else set()
+        for start in range(len(revised) - length + 1):
+            run = tuple(revised[start : start + length])
+            if run in own and (length == RUN or _CRITICS & set(run)):
+                return " ".join(run)
     return ""
 
 
-def _runs(text: str) -> set[tuple[str, ...]]:
-    words = _WORDS.findall(text.lower())
-    return {tuple(words[start : start + RUN]) for start in range(len(words) - RUN + 1)}
+def _words(text: str) -> list[str]:
+    return _WORDS.findall(text.lower())
+
+
+def _runs(words: list[str], length: int) -> set[tuple[str, ...]]:
+    return {tuple(words[start : start + length]) for start in range(len(words) - length + 1)}

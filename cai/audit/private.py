@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from cai.report.plots import visible
 
-READ = 20_000  # characters of a text that are looked at
+READ = 20_000  # characters of a text that are looked at for personal data
 SURE = 0.4  # Presidio's score for a phone number that its library takes for valid, without context
 DETECTORS = (
     "artifactory", "aws", "azure_storage_key", "basic_auth", "discord", "github_token", "gitlab_token", "jwt",
@@ -26,6 +26,7 @@ DETECTORS = (
     "telegram_token", "twilio",
 )  # fmt: skip
 _MAY_BE_SECRET = re.compile(r"[\w+/=.-]{20,}|PRIVATE KEY|://[^\s/]+:[^\s/]+@")
+_MAY_BE_PART = re.compile(r"(?=[\w+/=-]*\d)[\w+/=-]{32,}")  # of a secret that a clipped text cuts
 _MAY_BE_PERSONAL = re.compile(
     r"@|\d(?:[\s().:-]{0,3}\d){6}|[A-Z]{2}\d\d ?[\w ]{10}|\d\.\d{1,3}\.|:[0-9a-fA-F]{0,4}:"
 )
@@ -43,15 +44,24 @@ class Value(NamedTuple):
 
 
 def secrets_in(text: str) -> Iterator[Value]:
-    """Every secret in a text, by kind."""
-    text = text[:READ]
+    """Every secret in a text, by kind: whole, where the detectors themselves would give a part of it."""
     if not _MAY_BE_SECRET.search(text):
         return
     for detector in _detectors():
-        for line in text.splitlines():
-            for secret in detector.analyze_string(line):
-                if secret:
-                    yield Value(detector.secret_type, max(0, text.find(secret)), secret)
+        valid = getattr(detector, "is_formally_valid", None)
+        for pattern in detector.denylist:
+            for found in pattern.finditer(text):
+                value = text[found.start() : _end_of_key(text, found)]
+                if valid is None or valid(value):
+                    yield Value(detector.secret_type, found.start(), value)
+
+
+def _end_of_key(text: str, found: re.Match[str]) -> int:
+    """Where a secret ends: that of a private key, of which only the head is matched, where its lines end."""
+    if "PRIVATE KEY" not in found[0]:
+        return found.end()
+    end = text.find("-----END", found.end())
+    return len(text) if end < 0 else end
 
 
 def personal_in(text: str) -> Iterator[Value]:
@@ -77,7 +87,7 @@ def redacted(text: str, personal: bool) -> str:
     found = [*secrets_in(text), *(personal_in(text) if personal else ())]
     for value in sorted(found, key=lambda value: -len(value.text)):
         text = text.replace(value.text, masked(value.text))
-    return text
+    return _MAY_BE_PART.sub(lambda part: masked(part[0]), text)
 
 
 def _belongs_to_nobody(kind: str, value: str) -> bool:

@@ -28,7 +28,7 @@ CHECKS = {
     "near_unchanged": (f"nearly so: {NEAR:.0%} of the words or more are the same", "revisions"),
     "prefix_leak": ("it begins by announcing or labelling itself", "revisions"),
     "marker_leak": ("a marker or ruler of the transcript stands in it", "revisions"),
-    "critique_leak": (f"{leaks.RUN} or more words in a row are the critique's", "revisions"),
+    "critique_leak": ("a run of words in it is the critique's", "revisions"),
     "meta_talk": ("it speaks of itself, the earlier text or the critique", "revisions"),
     "evasive": ("a bare refusal where the first reply was none", "chains"),
     "no_effect": ("after all rounds the text is the first reply", "chains"),
