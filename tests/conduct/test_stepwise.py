@@ -7,18 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import load_dataset
+from datasets import List, Value, load_dataset
 
+from cai.conduct.work import checkpoint
 from cai.config import RunConfig
 from cai.config_file import override_config
+from cai.constitution import load_constitution
 from cai.embedded import MODEL_DIR
 from cai.errors import ConfigError, ProviderError
 from cai.pipeline import read_stage
 from cai.plan.make import make_plan
+from cai.plan.per_prompt import Shares, calls_a_prompt
 from cai.preflight import check_inputs
 from cai.report.status import run_status
 from cai.rows import JudgedSteps, Stepwise
-from tests.conduct.here import judge
+from cai.train.plan import TrainPlan
+from tests.conduct.here import judge, pipeline
+from tests.conduct.test_rounds import ARGS, engines, rounds_run, trainings  # noqa: F401 - fixtures
 from tests.flows.small import ROWS, obliging, published, small_run
 from tests.wire import Answer, Fault, Json, Wire, wire_server
 
@@ -77,11 +82,12 @@ async def test_the_part_of_the_dataset(tmp_path: Path) -> None:
     found = load_dataset(
         str(config.root / "dataset"), "stepwise", split="train", cache_dir=str(tmp_path / "cache")
     )
+    kinds = {"prompt": Value("string"), "completions": List(Value("string")), "labels": List(Value("bool"))}
+    assert kinds.items() <= dict(found.features).items()
     rows = [Stepwise.model_validate(row) for row in found]
     assert (
         rows == list(read_stage(config, "stepwise", Stepwise)) and counts["stepwise"] == len(rows) > ROWS / 2
     )
-    assert all(isinstance(row["prompt"], str) for row in found)
     for row in rows:
         wrong = ["wrong" in step for step in row.completions]
         assert row.labels == tuple(not bad for bad in wrong) and wrong[:-1] == [False] * (len(wrong) - 1)
@@ -172,6 +178,38 @@ async def test_steps_without_an_answer(tmp_path: Path) -> None:
     assert status["stages"]["stepwise"]["drops"]["unparsed"] > 0
     rows = list(read_stage(config, "stepwise", Stepwise))
     assert rows and all((row.completions, row.ended) == (("right.",), "unparsed") for row in rows)
+
+
+@pytest.mark.slow
+async def test_the_recipe_paper(
+    tmp_path: Path,
+    base: Path,
+    engines: Wire,  # noqa: F811
+    trainings: list[TrainPlan],  # noqa: F811
+) -> None:
+    """The steps are those of the SFT model's samples, judged beside its pairs, and planned before there is one."""
+    async with wire_server(
+        reply=stepping,
+        models=["j", str(base), *(str(tmp_path / f"outputs/small/models/{m}") for m in ("sft", "dpo"))],
+    ) as server:
+        engines.url = server.url
+        config = rounds_run(
+            tmp_path, base, server, dpo={"args": ARGS}, evaluate=None, stepwise=SECTION | {"judge": "j"}
+        )
+        planned = await asyncio.to_thread(make_plan, config)
+        status = await pipeline(config)
+        steps = sum(map(stepped, server.requests))
+    assert [plan.kind for plan in trainings] == ["sft", "dpo"]
+    judged = list(read_stage(config, "steps", JudgedSteps))
+    assert {row.reply.model for row in judged} == {str(checkpoint(config, "sft"))}
+    assert status["dataset"]["stepwise"] > 0 and status["stages"]["steps"]["calls"] == steps
+    (unknown,) = (stage for stage in planned.stages if stage.kind == "steps")
+    assert unknown.calls.low == 0 and steps <= unknown.calls.high == 2 * ROWS * 32 * CALLS
+    constitution = load_constitution(config.constitution)
+    shares = Shares(1, 1, 1, 1, 1, "given")
+    (each,) = (one for one in calls_a_prompt(config, constitution, shares) if one.kind == "steps")
+    mean = sum(len(row.steps) for row in judged) / len(judged)
+    assert each.model == "j" and each.each == pytest.approx(2 * mean * CALLS)
 
 
 def test_the_embedded_model_has_no_wording(tmp_path: Path) -> None:
