@@ -43,11 +43,11 @@ class Hub:
     asked: list[str] = field(default_factory=list)
     spoilt: int | None = None
 
-    def environment(self, token: str | None) -> dict[str, str]:
-        """Of a process that pushes here."""
+    def environment(self, token: str | None, **more: str) -> dict[str, str]:
+        """Of a process that pushes here; large files go by LFS, since this hub has no Xet storage."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-        more = {} if token is None else {"HF_TOKEN": token}
-        return kept | {"HF_ENDPOINT": self.url, "HF_HUB_DISABLE_XET": "1"} | more
+        own = {} if token is None else {"HF_TOKEN": token}
+        return kept | {"HF_ENDPOINT": self.url, "HF_HUB_DISABLE_XET": "1"} | own | more
 
 
 @contextlib.contextmanager

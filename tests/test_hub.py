@@ -40,12 +40,12 @@ def run(tmp_path: Path) -> Path:
 
 
 def push(
-    hub: Hub, run: Path, *options: str, token: str | None = "writer"
+    hub: Hub, run: Path, *options: str, token: str | None = "writer", **more: str
 ) -> subprocess.CompletedProcess[str]:
     """`cai push RUN …` in a process of its own, as the client reads its environment once."""
     command = [sys.executable, "-m", "cai", "push", str(run), "--model", "dpo", *options]
     return subprocess.run(
-        command, env=hub.environment(token), capture_output=True, text=True, check=False, timeout=120
+        command, env=hub.environment(token, **more), capture_output=True, text=True, check=False, timeout=120
     )
 
 
@@ -104,6 +104,13 @@ def test_nobody_listens(run: Path) -> None:
     done = push(Hub(url="http://127.0.0.1:9"), run, "--to", "org/x")
     assert done.returncode == 1 and "cannot be reached" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_offline(hub: Hub, run: Path) -> None:
+    """The client's own word for it, and what to do."""
+    done = push(hub, run, "--to", "org/offline", HF_HUB_OFFLINE="1")
+    assert done.returncode == 2 and "HF_HUB_OFFLINE is set" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and "org/offline" not in hub.repos
 
 
 def test_no_token(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,10 +200,14 @@ def test_a_dataset(hub: Hub, tmp_path: Path) -> None:
     (folder / "train.jsonl").write_text('{"prompt": "a"}\n')
     call = "import sys; from pathlib import Path; from cai.hub import push_folder; "
     call += "print(push_folder(Path(sys.argv[1]), 'org/rows', 'dataset', private=True).url)"
-    done = subprocess.run(
-        [sys.executable, "-c", call, str(folder)], env=hub.environment("writer"),
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert hub.repos["org/rows"].kind == "dataset"
-    assert done.stdout.strip() == f"{hub.url}/datasets/org/rows/tree/{hub.repos['org/rows'].commits[-1]}"
+    environment = hub.environment("writer", HF_HUB_DISABLE_XET="")  # the client's other way: in a stream
+    for name in ("train.jsonl", "more.jsonl"):
+        done = subprocess.run(
+            [sys.executable, "-c", call, str(folder)], env=environment,
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        repo = hub.repos["org/rows"]
+        assert done.stdout.strip() == f"{hub.url}/datasets/org/rows/tree/{repo.commits[-1]}"
+        assert repo.kind == "dataset" and set(repo.files) == {name}
+        (folder / name).rename(folder / "more.jsonl")
