@@ -8,16 +8,17 @@ from importlib.resources import files
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from cai.errors import CaiError
 from cai.view import compare, draft_pages, marks_audit_pages, marks_pages, story, tables, try_pages
-from cai.view.guard import guarded
+from cai.view.guard import READING, guarded
 from cai.view.index import Told
 from cai.view.open import open_view
 from cai.view.pages import one_line, problem_page
+from cai.view.read import Stale
 from cai.view.state import Settings
 from cai.view.try_trial import Trials
 
@@ -33,9 +34,8 @@ def create_app(settings: Settings, told: Told | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         app.state.trials.cancel()
-        view.index.close()
-        if view.other:
-            view.other.close()
+        for index in view.indexes:
+            index.close()
 
     app = FastAPI(title="cai view", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.view = view
@@ -50,10 +50,19 @@ def create_app(settings: Settings, told: Told | None = None) -> FastAPI:
     app.mount("/static", StaticFiles(directory=str(files("cai.view") / "static")))
     app.add_exception_handler(Exception, _problem)
     app.add_exception_handler(CaiError, _problem)
+    app.add_exception_handler(Stale, _stale)
     app.add_exception_handler(HTTPException, _problem)
     app.add_exception_handler(RequestValidationError, _problem)
     app.add_middleware(guarded, settings=settings)
     return app
+
+
+def _stale(request: Request, error: Exception) -> Response:
+    """A run that goes on has published a file again: the page is asked for once more, by the index as it is then."""
+    now = [index.look() for index in request.app.state.view.indexes]
+    if request.method in READING and now != request.state.versions:
+        return RedirectResponse(str(request.url.replace(scheme="", netloc="")), 303)
+    return problem_page(500, one_line(str(error)))
 
 
 async def _problem(request: Request, error: Exception) -> Response:

@@ -16,7 +16,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -35,7 +36,7 @@ Told = Callable[["Index"], None]
 
 
 class Index:
-    """The index of one run. `files` and `version` change when files were added; `error`: why the last look failed."""
+    """The index of one run. `files` is what queries read, `version` counts its changes; `waiting`: files to come."""
 
     def __init__(self, run: Path, told: Told | None = None) -> None:
         import duckdb
@@ -46,7 +47,7 @@ class Index:
         self.version = 0
         self.waiting = 0
         self.bytes_waiting = self.bytes_all = 0
-        self.error: str | None = None
+        self._failed: dict[Path, str] = {}
         self.ready = threading.Event()
         self._told = told
         self._kept: dict[tuple[int, object], object] = {}
@@ -57,7 +58,10 @@ class Index:
         settings = {"memory_limit": MEMORY, "threads": threads, "temp_directory": str(self._spill)}
         self._database = duckdb.connect(":memory:", config=settings)
         self._database.execute("SET parquet_metadata_cache=true; SET preserve_insertion_order=false")
-        self._look(first=True)
+        self._pieces = pieces_of(run, self.folder)
+        _sweep(self.folder, {piece.target for piece in self._pieces})
+        with self._lock:
+            self._show()
         self._thread = threading.Thread(target=self._keep, name=f"index {run.name}", daemon=True)
         self._thread.start()
 
@@ -76,15 +80,16 @@ class Index:
     def kept(self, key: object, make: Callable[[], T]) -> T:
         """What `make` gives, kept under `key` until files are added."""
         version = self.version
-        if (version, key) not in self._kept:
+        try:
+            return cast(T, self._kept[version, key])
+        except KeyError:
             made = make()
-            with self._lock:
-                stale = [known for known in self._kept if known[0] != version]
-                for known in stale or list(self._kept)[: len(self._kept) - KEPT]:
-                    del self._kept[known]
-                self._kept[version, key] = made
-            return made
-        return cast(T, self._kept[version, key])
+        with self._lock:
+            stale = [known for known in self._kept if known[0] != version]
+            for known in stale or list(self._kept)[: max(0, len(self._kept) - KEPT)]:
+                del self._kept[known]
+            self._kept[version, key] = made
+        return made
 
     def close(self) -> None:
         """Stop looking for news and let go of the database; a temporary index is removed."""
@@ -95,33 +100,40 @@ class Index:
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def error(self) -> str | None:
+        """Why a file is not in the index and will not be; None where there is no such file."""
+        return next(
+            (self._failed[piece.target] for piece in self._pieces if piece.target in self._failed), None
+        )
+
+    def look(self) -> int:
+        """See what the run has published, and which of it is indexed; gives the version of what queries read."""
+        with self._lock:
+            with contextlib.suppress(OSError):
+                self._pieces = pieces_of(self.run, self.folder)
+            self._show()
+        return self.version
+
     def _keep(self) -> None:
         """Look for news until closed."""
         while True:
-            try:
-                self._catch_up()
-                self.error = None
-            except CaiError as error:
-                self.error = str(error)
+            if self._left:
+                self._catch_up(self._left)
             self.ready.set()
             if self._closing.wait(LOOK_S):
                 return
-            with contextlib.suppress(OSError):
-                self._look()
-
-    def _look(self, first: bool = False) -> None:
-        """See what the run has published, and which of it is indexed."""
-        self._pieces = pieces_of(self.run, self.folder)
-        if first:
-            _sweep(self.folder, {piece.target for piece in self._pieces})
-        self._show()
+            self.look()
 
     def _show(self) -> None:
         """Make what is indexed what queries read."""
         done: dict[Table, list[Piece]] = {}
         left = []
         for piece in self._pieces:
-            (done.setdefault(piece.table, []) if piece.target.exists() else left).append(piece)
+            if piece.target.exists():
+                done.setdefault(piece.table, []).append(piece)
+            elif piece.target not in self._failed:
+                left.append(piece)
         self._left = left
         self.waiting, self.bytes_waiting = len(left), sum(piece.size for piece in left)
         self.bytes_all = sum(piece.size for piece in self._pieces)
@@ -132,27 +144,42 @@ class Index:
         if self._told:
             self._told(self)
 
-    def _catch_up(self) -> None:
-        """Index what is not yet."""
-        if self.bytes_waiting <= SMALL_BYTES:
-            for piece in self._left:
+    def _catch_up(self, left: Sequence[Piece]) -> None:
+        """Index what is not yet: a little of it here, much of it in other processes."""
+        if sum(piece.size for piece in left) <= SMALL_BYTES:
+            for piece in left:
                 if self._closing.is_set():
                     return
-                build(piece)
+                self._done(piece, lambda piece=piece: build(piece))  # type: ignore[misc]
+        else:
+            self._catch_up_aside(left)
+        with self._lock:
             self._show()
-            return
+
+    def _catch_up_aside(self, left: Sequence[Piece]) -> None:
         workers = max(1, min(8, os.cpu_count() or 1))
         with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_ignore_interrupts) as pool:
-            futures: set[Future[int]] = {pool.submit(build, piece) for piece in self._left}
+            futures = {pool.submit(build, piece): piece for piece in left}
+            waiting = set(futures)
             try:
-                while futures and not self._closing.is_set():
-                    done, futures = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        future.result()
-                    if done:
-                        self._show()
+                while waiting and not self._closing.is_set():
+                    ended, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        self._done(futures[future], future.result)
+                    if ended:
+                        self.look()
             finally:
                 pool.shutdown(cancel_futures=True)
+
+    def _done(self, piece: Piece, result: Callable[[], int]) -> None:
+        """Take the result of a build; a file that is no file of rows is left out until it is published again."""
+        try:
+            result()
+        except (CaiError, OSError) as error:
+            if piece.source.exists():
+                self._failed[piece.target] = str(error)
+        except BrokenProcessPool:
+            self._failed[piece.target] = f"{piece.source}: the process that indexed it died; is there memory?"
 
 
 def _folder(run: Path) -> tuple[Path, bool]:

@@ -29,7 +29,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(visible=visible_text, q=quoted, number=number, logarithm=logarithm)
+    made.filters.update(visible=visible_text, q=quoted, number=number, logarithm=logarithm, word=word)
     made.globals.update(link=link)
     return made
 
@@ -74,6 +74,11 @@ def link(path: str, **query: object) -> str:
 def number(value: float | None, digits: int = 2) -> str:
     """A number for a table; a dash for None."""
     return "–" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def word(text: str) -> str:
+    """A text as the name of a style; empty for any but a plain word."""
+    return text if re.fullmatch("[a-z_]+", text) else ""
 
 
 def logarithm(value: float) -> str:

@@ -41,4 +41,5 @@ def index_progress(console: Console) -> Iterator[Told]:
     try:
         yield told
     finally:
-        bar.stop()
+        if tasks:
+            bar.stop()

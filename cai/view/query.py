@@ -48,8 +48,9 @@ class Found(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Some rows of a table; whether there are more before and after them."""
+    """Some rows of a table; whether there are more before and after them. `version`: of the index that was asked."""
 
+    version: int
     rows: list[Found]
     more_before: bool
     more_after: bool
@@ -57,6 +58,7 @@ class Page(NamedTuple):
 
 def page_of(index: Index, filters: Filters, rows: int = ROWS) -> Page:
     """The rows of a page in order. Raises ConfigError where the row to go on from is not there any more."""
+    version = index.version
     where, values = conditions(filters)
     key, back = KEYS[filters.sort], filters.before is not None
     place = filters.before or filters.after
@@ -68,7 +70,7 @@ def page_of(index: Index, filters: Filters, rows: int = ROWS) -> Page:
     found = select(index, filters.table, where, values, f"ORDER BY {order} LIMIT {rows + 1}")
     more = len(found) > rows
     shown = found[:rows][::-1] if back else found[:rows]
-    return Page(shown, more if back else place is not None, True if back else more)
+    return Page(version, shown, more if back else place is not None, True if back else more)
 
 
 def select(
@@ -80,8 +82,13 @@ def select(
     return [Found(*row) for row in _asked(index, table, sql, values)]
 
 
-def count_of(index: Index, filters: Filters) -> int:
-    """How many rows there are; kept until files are added, so that turning pages does not count again."""
+def count_of(index: Index, filters: Filters, page: Page | None = None) -> int:
+    """How many rows there are; kept until files are added, so that turning pages does not count again.
+
+    `page`: one of these rows; where it is all of them, nothing more is read.
+    """
+    if page is not None and not (page.more_before or page.more_after) and page.version == index.version:
+        return len(page.rows)
 
     def count() -> int:
         where, values = conditions(filters)

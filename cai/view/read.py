@@ -12,6 +12,11 @@ from cai.view.index import Index
 from cai.view.index_rows import Table, utf8
 from cai.view.query import Found
 
+
+class Stale(StoreError):
+    """The run has published a file again since it was indexed."""
+
+
 MODELS: Mapping[Table, type[Row]] = {
     "prompts": Prompt,
     "replies": Reply,
@@ -25,7 +30,7 @@ MODELS: Mapping[Table, type[Row]] = {
 
 
 def read_row(index: Index, table: Table, found: Found) -> Row:
-    """The whole row. Raises StoreError where the run has published its file again in the meantime."""
+    """The whole row. Raises Stale where the run has published its file again in the meantime."""
     path = source_of(index, table, found)
     with guard(path), path.open("rb") as file:
         file.seek(found.start)
@@ -33,11 +38,11 @@ def read_row(index: Index, table: Table, found: Found) -> Row:
     try:
         row = decode(line, MODELS[table])
     except ValueError as error:
-        raise StoreError(
+        raise Stale(
             f"{path}: byte {found.start} is no row ({explain(error)}); load the page again"
         ) from error
     if utf8(getattr(row, "id")) != found.id:  # noqa: B009 - every row has an id, but Row says none
-        raise StoreError(f"{path}: published again since it was indexed; load the page again")
+        raise Stale(f"{path}: published again since it was indexed; load the page again")
     return row
 
 
@@ -46,4 +51,4 @@ def source_of(index: Index, table: Table, found: Found) -> Path:
     for piece in index.files.get(table, ()):
         if piece.shard == found.shard and utf8(piece.stage) == found.stage:
             return piece.source
-    raise StoreError(f"{index.run}: {found.stage} has no shard {found.shard} any more; load the page again")
+    raise Stale(f"{index.run}: {found.stage} has no shard {found.shard} any more; load the page again")

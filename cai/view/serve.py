@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import secrets
 import socket
@@ -59,7 +60,8 @@ def listen(host: str, port: int) -> socket.socket:
         found.listen(64)
     except OSError as error:
         found.close()
-        fix = "give --port 0 for one that is free" if port else "give an address of this machine"
+        taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        fix = "give --port 0 for one that is free" if taken else "give --host an address of this machine"
         raise ConfigError(f"{host}:{port}: {error.strerror or error}; {fix}") from error
     return found
 

@@ -38,10 +38,17 @@ class View:
         """The run's folder."""
         return self.settings.run
 
+    @property
+    def indexes(self) -> list[Index]:
+        """Those of the run and of what it is compared with."""
+        return [index for index in (self.index, self.other) if index is not None]
+
 
 def view_of(request: Request) -> View:
-    """The viewer that a request is for."""
-    return cast(View, request.app.state.view)
+    """The viewer that a request is for; the request remembers what its index was like when it came."""
+    view = cast(View, request.app.state.view)
+    request.state.versions = [index.version for index in view.indexes]
+    return view
 
 
 ViewDep = Annotated[View, Depends(view_of)]

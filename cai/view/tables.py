@@ -51,7 +51,7 @@ def table(request: Request, view: ViewDep, name: str) -> Response:
         "table.html.j2",
         filters=filters,
         lines=lines,
-        count=count_of(view.index, filters),
+        count=count_of(view.index, filters, page),
         whole=count_of(view.index, Filters(filters.table)),
         choices=choices_of(view.index, filters.table),
         titles=titles_of(filters),
