@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint bench clean install
+.PHONY: demo test check lint bench docs clean install
 
 install:
 	@$(PYTHON) -I cai/install.py
@@ -23,6 +23,9 @@ lint: install
 
 bench: install
 	$(BIN)/python -m benchmarks
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf outputs/* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -15,7 +15,7 @@ from cai.config import ModelConfig, RayConfig
 from cai.config_file import load_config
 from tests.small_cli import ROOT, cai
 
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 
 
 def blocks(path: Path, kind: str) -> list[str]:

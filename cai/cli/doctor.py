@@ -13,7 +13,7 @@ from cai.errors import ConfigError
 Config = Annotated[
     str | None,
     typer.Argument(
-        metavar="[CONFIG]",
+        metavar="CONFIG",
         help="Run config (YAML); without it, what any run could need.",
         autocompletion=complete_config,
     ),
