@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,13 @@ def rows_of(config: RunConfig, shard: int) -> Iterator[Stepwise | Drop]:
     return stepwise_rows(read_rows(shard_paths(config.root, STEPS, shard).rows, JudgedSteps))
 
 
-def states_of(root: Path, stepwise: dict[str, Any] | None) -> dict[str, int] | None:
-    """How many steps of a run are good, bad or without a label, by state; None without the section or any step."""
+def states_of(root: Path, stepwise: dict[str, Any] | None) -> dict[str, Any] | None:
+    """How many steps of a run are good, bad or without a label (`states`), and how many of all stand `behind_end` of
+    their row. None without the section or any step.
+    """
     files = sorted((root / STEPS).glob("rows-*.jsonl")) if stepwise else []
     if not files:
         return None
-    found: Counter[str] = Counter()
-    for path in files:
-        found += step_states(read_rows(path, JudgedSteps))
-    return dict(sorted(found.items()))
+    rows = chain.from_iterable(read_rows(path, JudgedSteps) for path in files)
+    states, behind = step_states(rows)
+    return {"states": dict(states), "behind_end": behind}

@@ -67,8 +67,9 @@ def _print_labelling(status: dict[str, Any], console: Console) -> None:
         pairs = f"{found['scored']:,} labelled pairs"
         console.print(f"judge    {decision}: {right} % right on {pairs}", soft_wrap=True, highlight=False)
     if steps := status["stepwise"]:
-        counts = ", ".join(f"{count:,} {plain(state)}" for state, count in steps.items())
-        console.print(f"steps    {counts}", soft_wrap=True, highlight=False)
+        counts = ", ".join(f"{count:,} {plain(state)}" for state, count in steps["states"].items())
+        more = f"; {steps['behind_end']:,} of them behind the end of their row" if steps["behind_end"] else ""
+        console.print(f"steps    {counts}{more}", soft_wrap=True, highlight=False)
     if status["coverage"]:
         print_coverage(status["coverage"], console)
     if status["edit"]:

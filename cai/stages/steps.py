@@ -113,17 +113,18 @@ def stepwise_rows(judged: Iterable[JudgedSteps]) -> Iterator[Stepwise | Drop]:
         yield found
 
 
-def step_states(judged: Iterable[JudgedSteps]) -> Counter[str]:
-    """How many steps are `good`, `bad`, or without a label, by state; `after_bad`: those behind their reply's first
-    bad or unlabelled step, which count in their own state as well.
+def step_states(judged: Iterable[JudgedSteps]) -> tuple[Counter[str], int]:
+    """How many steps are `good`, `bad`, or without a label, by state; and how many of them stand behind the first bad
+    or unlabelled step of their reply, where its row has ended.
     """
-    found: Counter[str] = Counter()
+    found: Counter[str] = Counter({"good": 0, "bad": 0})
+    behind = 0
     for row in judged:
         states = [_state(step) for step in row.steps]
         found.update(states)
         end = next((n for n, state in enumerate(states) if state != "good"), len(states))
-        found["after_bad"] += len(states[end + 1 :])
-    return found
+        behind += len(states[end + 1 :])
+    return found, behind
 
 
 def _state(step: JudgedStep) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import List, Value, load_dataset
+from rich.console import Console
 
 from cai.conduct.work import checkpoint
 from cai.config import RunConfig
@@ -20,6 +22,7 @@ from cai.plan.make import make_plan
 from cai.plan.per_prompt import Shares, calls_a_prompt
 from cai.preflight import check_inputs
 from cai.report.status import run_status
+from cai.report.summary import print_status
 from cai.rows import JudgedSteps, Stepwise
 from cai.train.plan import TrainPlan
 from tests.conduct.here import judge, pipeline
@@ -102,8 +105,12 @@ async def test_the_part_of_the_dataset(tmp_path: Path) -> None:
     assert asked == steps * CALLS, "every step, whatever the one before it was"
     status = run_status(config.root)
     assert status["stages"]["steps"]["calls"] == asked
-    assert sum(n for state, n in status["stepwise"].items() if state != "after_bad") == steps
-    assert status["stepwise"]["below_threshold"] and status["stepwise"]["after_bad"]
+    states = status["stepwise"]["states"]
+    assert sum(states.values()) == steps and min(states.values()) > 0
+    assert set(states) == {"good", "bad", "below_threshold"}
+    print_status(status, Console(width=120, file=(said := io.StringIO())))
+    assert f"{states['good']} good, {states['bad']} bad" in said.getvalue()
+    assert f"{status['stepwise']['behind_end']} of them behind the end" in said.getvalue()
     card = (config.root / "dataset" / "README.md").read_text()
     assert "config_name: stepwise" in card and "stepwise supervision" in card and "| judge of steps |" in card
 
@@ -174,7 +181,7 @@ async def test_steps_without_an_answer(tmp_path: Path) -> None:
     assert status["stages"]["steps"]["drops"] == {
         "too_many_steps": status["stages"]["steps"]["drops"]["too_many_steps"]
     }
-    assert status["stepwise"]["unparsed"] > 0
+    assert status["stepwise"]["states"]["unparsed"] > 0
     assert status["stages"]["stepwise"]["drops"]["unparsed"] > 0
     rows = list(read_stage(config, "stepwise", Stepwise))
     assert rows and all((row.completions, row.ended) == (("right.",), "unparsed") for row in rows)
