@@ -241,7 +241,7 @@ def test_secrets(value: str) -> None:
     assert (value in private.redacted(text, personal=False)) == (kind is None)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.text(), st.text())
 def test_hostile_text_in_a_pair(chosen: str, rejected: str) -> None:
     """No text makes a check fail, and a masked value never shows more than its beginning."""
@@ -305,6 +305,23 @@ def test_label_noise_from_p(tmp_path: Path) -> None:
         "p",
         pytest.approx(0.2),
     )
+
+
+def test_lone_surrogates_and_deep_rows(tmp_path: Path) -> None:
+    """Text that no library takes, and rows as deep as a parser allows, go through the whole audit."""
+    bad = "a lone surrogate \ud800 in a reply of some length"
+    path = write(
+        tmp_path / "p.jsonl", *(pair(f"{n}\udc00", f"{n} {bad}?", f"{bad} {n}", bad) for n in range(201))
+    )
+    with path.open("a") as file:
+        file.write(
+            '{"prompt": '
+            + "[" * 900
+            + "]" * 900
+            + ', "chosen": {"messages": {"messages": 1}}, "rejected": ""}\n'
+        )
+    found = json.loads(audit(path, "--json").stdout)
+    assert (found["rows"], found["checks"]["unreadable"]["count"]) == (201, 1)
 
 
 def test_a_sample_says_so(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_what_the_pipeline_strips_is_a_leak(tail: str) -> None:
     assert parse_revision(text) == f"{tail}x".strip()
 
 
-FORMATS = {
+FORMATS: dict[str, dict[str, Any]] = {
     "anthropic": {
         "rl_prompt": "\n\nHuman: Tulips?\n\nAssistant:", "initial_response": [{"sample": " Dig."}],
         "cst": [{"cst_key": "k", "cst_value": {"edit_request": "Revise."}, "critique": {"sample": " Rude."},

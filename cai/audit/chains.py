@@ -140,7 +140,7 @@ def _texts(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 def _text(value: Any) -> str | None:
     """A text as it is, in an object, or the last of a list of messages."""
     if isinstance(value, list) and value:
-        return _text(value[-1])
+        value = value[-1]
     if isinstance(value, dict):
         value = next((value[name] for name in TEXT if isinstance(value.get(name), str)), None)
     return value if isinstance(value, str) else None

@@ -17,20 +17,18 @@ from math import exp, log, sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cai.audit import noise, private, turns
-from cai.audit.findings import QUOTE, Ledger, quote
-from cai.audit.pairs import WANTED, Preference, Turn, preference_of, text_of
+from cai.audit import private, turns
+from cai.audit.findings import Ledger, quote
+from cai.audit.pairs import WANTED, Preference, preference_of, text_of
 from cai.audit.read import none_fits, read
-from cai.audit.repeats import ALIKE, GRAM, EvalPrompts, Repeats, near_copies
+from cai.audit.repeats import ALIKE, GRAM, EvalPrompts, Repeats
 from cai.audit.runs import is_run
+from cai.audit.sampled import clipped, label_noise, look_at_sample, shown, texts_of
 from cai.errors import ConfigError
 from cai.intervals import rate
 from cai.records import BadRecord
 
 SAMPLE = 10_000  # rows of the checks that are dear
-KEPT = 8_000  # characters of each text that the sample keeps
-LEAST = 20  # letters, below which a text tells no language
-CERTAIN = 0.9  # probability of a language from which on it counts as known
 SEED = 0
 
 CHECKS = {
@@ -71,21 +69,21 @@ def audit_dataset(
         for number, row in enumerate(_rows(path, ledger)):
             _look(row, ledger, lengths, repeats, asked)
             if len(drawn) < sample:
-                drawn.append(_clipped(row))
+                drawn.append(clipped(row))
             elif (place := rng.randrange(number + 1)) < sample:
-                drawn[place] = _clipped(row)
+                drawn[place] = clipped(row)
         again = {"pairs": repeats.repeated, "opposite": repeats.opposite, "noise": _of_repeats(repeats)}
     rows = lengths.totals["rows"]
     note = f"of {rows:,} rows a sample of {len(drawn):,}" if rows > len(drawn) else None
     if asked is None:
         ledger.unmade("contamination", "no --eval file was given")
-    languages = _sampled(drawn, ledger, note)
+    languages = look_at_sample(drawn, ledger, note)
     return {
         "rows": rows,
         "sample": len(drawn),
         "length_bias": _length_bias(ledger, lengths),
         "length_ratio_median": _median(lengths.ratios),
-        "label_noise": _label_noise(drawn, ledger, lengths.totals, note),
+        "label_noise": label_noise(drawn, ledger, lengths.totals, note),
         "repeats": again,
         "languages": languages,
         "eval_prompts": None if asked is None else asked.prompts,
@@ -136,7 +134,7 @@ def _look(
     if token := turns.template_token(row):
         name, text, at = token
         ledger.found("template_tokens", row.id, f"{quote(name)[1:-1]} in {shown(text, at)}")
-    if secret := next((value for text in _texts(row) for value in private.secrets_in(text)), None):
+    if secret := next((value for text in texts_of(row) for value in private.secrets_in(text)), None):
         ledger.found("secrets", row.id, f"{secret.kind}: {private.masked(secret.text)}")
     if asked is not None:
         ledger.look("contamination")
@@ -160,69 +158,11 @@ def _look_at_sides(chosen: str, rejected: str, row: Preference, ledger: Ledger, 
         ledger.found("identical", row.id, shown(chosen))
 
 
-def _sampled(drawn: Sequence[Preference], ledger: Ledger, note: str | None) -> dict[str, int]:
-    """The checks on the sample; returns how many sides are in which language."""
-    for check in ("near_duplicates", "pii", "language"):
-        if note:
-            ledger.note(check, note)
-    ledger.look("near_duplicates", "pii", n=len(drawn))
-    for id, earlier, alike in near_copies(drawn):
-        ledger.found("near_duplicates", id, f"{alike:.0%} like row {quote(earlier)[1:-1]}")
-    for row in drawn:
-        kinds = {value.kind: value for text in _texts(row) for value in private.personal_in(text)}
-        if kinds:
-            told = (f"{kind}: {private.masked(value.text)}" for kind, value in sorted(kinds.items()))
-            ledger.found("pii", row.id, "; ".join(told))
-    return _languages(drawn, ledger)
-
-
-def _languages(drawn: Sequence[Preference], ledger: Ledger) -> dict[str, int]:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    identify = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True).classify
-    counts: Counter[str] = Counter()
-    found: list[tuple[str, str, str]] = []
-    for row in drawn:
-        for text in (text_of(row.chosen), text_of(row.rejected or ())):
-            if sum(map(str.isalpha, text)) < LEAST:
-                continue
-            language, p = identify(text[:KEPT])
-            if p >= CERTAIN:
-                counts[language] += 1
-                found.append((row.id, language, text[:QUOTE]))
-    ledger.look("language", n=len(found))
-    common = max(counts, key=lambda name: counts[name], default="")
-    for id, language, text in found:
-        if language != common:
-            ledger.found("language", id, f"{language}, most are {common}: {shown(text)}")
-    return dict(counts.most_common())
-
-
 def _length_bias(ledger: Ledger, lengths: _Lengths) -> dict[str, Any]:
     totals = lengths.totals
     longer = rate(totals["longer"] + totals["equal"] / 2, totals["pairs"])
     ledger.estimated("length_bias", totals["pairs"], longer.rate, (longer.low, longer.high), None)
     return asdict(longer)
-
-
-def _label_noise(
-    drawn: Sequence[Preference], ledger: Ledger, totals: Mapping[str, int], note: str | None
-) -> dict[str, Any]:
-    """The estimate by its best source, and the rows that the classifier suspects."""
-    learned = noise.by_classifier(drawn)
-    for row, sure in learned.suspects:
-        text = shown(text_of(row.chosen))
-        ledger.listed(
-            "label_noise", row.id, f"the classifier prefers the other side with p {sure:.2f}; chosen: {text}"
-        )
-    with_p = totals["with p"]
-    share, method, n, said = learned[:4]
-    said += f"; {note}" if note else ""
-    if with_p and with_p == totals["pairs"]:
-        share, method, n = totals["doubt"] / 1e9 / with_p, "p", with_p
-        said = f"mean of 1 − p, as good as the calibration; rows listed by {said}"
-    ledger.estimated("label_noise", n, share, (None, None), said)
-    return {"share": share, "method": method, "n": n, "note": said, "suspects": len(learned.suspects)}
 
 
 def _of_repeats(repeats: Repeats) -> float | None:
@@ -231,25 +171,6 @@ def _of_repeats(repeats: Repeats) -> float | None:
     if repeats.repeated < 30 or differ >= 0.5:
         return None
     return (1 - sqrt(1 - 2 * differ)) / 2
-
-
-def shown(text: str, at: int = 0) -> str:
-    """A quote in which secrets and personal data are masked."""
-    start = max(0, at - QUOTE)
-    piece = private.redacted(text[start : at + 3 * QUOTE], personal=True)
-    return quote(piece if not start else f"…{piece}", 0 if not start else QUOTE)
-
-
-def _texts(row: Preference) -> Iterator[str]:
-    return (turn.content for turn in (*row.prompt, *row.chosen, *(row.rejected or ())))
-
-
-def _clipped(row: Preference) -> Preference:
-    def cut(side: tuple[Turn, ...]) -> tuple[Turn, ...]:
-        return tuple(turn._replace(content=turn.content[:KEPT]) for turn in side)
-
-    rejected = None if row.rejected is None else cut(row.rejected)
-    return row._replace(prompt=cut(row.prompt), chosen=cut(row.chosen), rejected=rejected)
 
 
 def _median(ratios: Counter[int]) -> float | None:

@@ -103,7 +103,7 @@ def _turns(value: Any, role: str) -> tuple[Turn, ...] | None:
         return _transcript(value) or (Turn(role, value),)
     if isinstance(value, dict):
         inner = value.get("messages")
-        return _turns(inner, role) if inner is not None else _turns([value], role)
+        value = inner if isinstance(inner, list) else [value]
     if not isinstance(value, list | tuple):
         return None
     found: list[Turn] = []
