@@ -573,3 +573,20 @@ def test_an_export_is_there_whole_or_not_at_all(run: Path) -> None:
     _, found = export(run, "trl", eval_share=0)
     assert found.rows["train"] == 1 and not (folder / "eval.parquet").exists()
     assert [path.name for path in folder.parent.iterdir()] == ["trl"]
+
+
+def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
+    """Eight times the rows, each with a prompt of its own: what Python holds at most stays what it was."""
+    import tracemalloc
+
+    peaks = []
+    for count in (25, 200, 1600):  # the first one pays for what is made once
+        rows = [pair(f"p{n}", ("user", f"{n} " * 200)) for n in range(count)]
+        root = make_run(tmp_path / str(count), rows)
+        del rows
+        tracemalloc.start()
+        _, found = export(root, "axolotl")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert sum(found.rows.values()) == count
+    assert peaks[2] < 1.5 * peaks[1]

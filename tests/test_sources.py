@@ -18,13 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.config import SourceConfig
+from cai.config_file import load_config
 from cai.conversation import Unusable, conversation, parse_transcript
 from cai.errors import ConfigError
+from cai.publish import write_prompts
 from cai.rows import Drop, Message, Prompt
 from cai.sources import read_prompts, shard_of
 from cai.store import read_rows, write_rows
 
-SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "prompts"
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data" / "prompts"
 real_data = pytest.mark.skipif(
     not SHARED.is_dir(), reason="the published prompt sets are not on this machine"
 )
@@ -385,6 +388,19 @@ def test_reading_is_lazy_but_files_are_checked_first(tmp_path: Path) -> None:
     assert sum(1 for _ in rows) < 10_000
     with pytest.raises(ConfigError, match="there is no file"):
         read_prompts([SourceConfig(path=str(path)), SourceConfig(path=str(tmp_path / "none.jsonl"))])
+
+
+def test_a_licence_is_told_and_reads_nothing_again(tmp_path: Path) -> None:
+    """It stands in the config for the cards; the prompts that were published are still those."""
+    path = jsonl(tmp_path / "p.jsonl", {"prompt": "a"})
+    set_ = [f"outputs={tmp_path}", "evaluate=null"]
+    one, other = (
+        load_config(ROOT / "flows/configs/embedded.yaml", [*set_, f"prompts=[{{path: {path}{more}}}]"])
+        for more in ("", ", licence: mit")
+    )
+    assert not any(report.skipped for report in write_prompts(one))
+    assert all(report.skipped for report in write_prompts(other))
+    assert other.prompts[0].licence == "mit"
 
 
 def broken_inputs(folder: Path) -> list[tuple[SourceConfig, str]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
 
 from cai.export.formats import Kind, Made
+from cai.export.record import Split
 from cai.store import RowsWriter, guard, sync_folder
 
 BATCH_ROWS = 1000  # rows of a Parquet file in memory at a time, and in one of its groups
@@ -25,10 +27,36 @@ class Writer(Protocol):
     def discard(self) -> None: ...
 
 
-def open_file(path: Path, kind: Kind) -> Writer:
-    """Begin a file of rows. Raises StoreError where it cannot be written."""
-    begin: dict[Kind, Callable[[Path], Writer]] = {"parquet": ParquetFile, "jsonl": JsonLines, "csv": Table}
-    return begin[kind](path)
+class SplitFiles:
+    """A file for each split, begun with its first row; raises StoreError where one cannot be written."""
+
+    def __init__(self, folder: Path, kind: Kind) -> None:
+        self._folder, self._kind = folder, kind
+        self.open: dict[Split, Writer] = {}
+
+    def write(self, split: Split, row: Made) -> None:
+        """Append a row to the file of a split."""
+        if split not in self.open:
+            begin: dict[Kind, Callable[[Path], Writer]] = {
+                "parquet": ParquetFile,
+                "jsonl": JsonLines,
+                "csv": Table,
+            }
+            self.open[split] = begin[self._kind](self._folder / f"{split}{SUFFIXES[self._kind]}")
+        self.open[split].write(row)
+
+
+@contextlib.contextmanager
+def split_files(folder: Path, kind: Kind) -> Iterator[SplitFiles]:
+    """The files of an export in `folder`: whole after the block, let go of where it fails."""
+    files = SplitFiles(folder, kind)
+    try:
+        yield files
+        for writer in files.open.values():
+            writer.close()
+    finally:
+        for writer in files.open.values():
+            writer.discard()
 
 
 class JsonLines:

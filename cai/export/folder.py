@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from cai.errors import ConfigError
 from cai.export.card import card_of
 from cai.export.dataset import part_file, row_of
 from cai.export.facts import Facts
-from cai.export.files import SUFFIXES, Writer, open_file
+from cai.export.files import split_files
 from cai.export.formats import FORMATS, Format
 from cai.export.held import DatasetRow, Talk, talk_of
 from cai.export.loading import files_beside
@@ -46,7 +45,8 @@ def export_folder(root: Path, choice: Choice, out: Path | None = None) -> tuple[
     source = _source(root, part, form, choice)
     out = out or root / "exports" / choice.format
     _check_place(out)
-    building = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    place = out.resolve()
+    building = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
     with guard(out):
         building.mkdir(parents=True)
     try:
@@ -73,7 +73,7 @@ def export_folder(root: Path, choice: Choice, out: Path | None = None) -> tuple[
         files = {path.name: file_sha256(path) or "" for path in sorted(building.iterdir())}
         found = found.model_copy(update={"files": files})
         write_json(building / RECORD, found)
-        _put(building, out)
+        _put(building, place)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return out, found
@@ -111,7 +111,7 @@ def _write(
     rows: Counter[Split] = Counter({"train": 0, "eval": 0})
     left_out: Counter[str] = Counter()
     with (
-        _files(folder, form) as files,
+        split_files(folder, form.kind) as files,
         contextlib.closing(Seen()) as seen,
         contextlib.closing(Seen()) as made,
     ):
@@ -130,38 +130,6 @@ def _write(
                 files.write(split, one)
                 rows[split] += 1
     return dict(rows), dict(sorted(left_out.items()))
-
-
-class _Files:
-    """The files of the splits, each begun with its first row."""
-
-    def __init__(self, folder: Path, form: Format) -> None:
-        self._folder, self._form = folder, form
-        self._open: dict[Split, Writer] = {}
-
-    def write(self, split: Split, row: dict[str, Any]) -> None:
-        if split not in self._open:
-            path = self._folder / f"{split}{SUFFIXES[self._form.kind]}"
-            self._open[split] = open_file(path, self._form.kind)
-        self._open[split].write(row)
-
-    def close(self) -> None:
-        for writer in self._open.values():
-            writer.close()
-
-    def discard(self) -> None:
-        for writer in self._open.values():
-            writer.discard()
-
-
-@contextlib.contextmanager
-def _files(folder: Path, form: Format) -> Iterator[_Files]:
-    files = _Files(folder, form)
-    try:
-        yield files
-        files.close()
-    finally:
-        files.discard()
 
 
 def _reason(row: DatasetRow, talk: Talk, form: Format, min_p: float | None) -> str | None:
