@@ -25,6 +25,7 @@ from cai.report.status import run_status
 from cai.report.summary import print_status
 from cai.rows import JudgedSteps, Stepwise
 from cai.train.plan import TrainPlan
+from cai.versions import publish_version
 from tests.conduct.here import judge, pipeline
 from tests.conduct.test_rounds import ARGS, engines, rounds_run, trainings  # noqa: F401 - fixtures
 from tests.flows.small import ROWS, obliging, published, small_run
@@ -80,7 +81,7 @@ async def test_the_part_of_the_dataset(tmp_path: Path) -> None:
         counts = await judge(config)
         asked = sum(map(stepped, server.requests))
         calls = server.calls
-        assert await judge(config) == counts and server.calls == calls
+        assert (await pipeline(config))["dataset"] == counts and server.calls == calls
         again = await asyncio.to_thread(make_plan, config)
     found = load_dataset(
         str(config.root / "dataset"), "stepwise", split="train", cache_dir=str(tmp_path / "cache")
@@ -113,6 +114,10 @@ async def test_the_part_of_the_dataset(tmp_path: Path) -> None:
     assert f"{status['stepwise']['behind_end']} of them behind the end" in said.getvalue()
     card = (config.root / "dataset" / "README.md").read_text()
     assert "config_name: stepwise" in card and "stepwise supervision" in card and "| judge of steps |" in card
+
+    changes = publish_version(config).dataset["stepwise"]
+    assert changes.added == changes.after == len(rows)
+    assert set(changes.groups) == {"principle", "bad steps"}
 
     before, after = ({stage.kind: stage.calls for stage in plan.stages} for plan in (planned, again))
     assert before["steps"].low <= asked <= before["steps"].high
