@@ -5,10 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from cai.cli.completion import complete_config, complete_run
+from cai.cli.deploy import FLOWS as DEPLOYED
+from cai.cli.export import FORMATS
+from cai.export.formats import FormatName
+from flows.wanted import FLOWS
 from tests.small_cli import ROOT, environment
 from tests.test_imports import HEAVY
 
@@ -56,12 +61,19 @@ def test_configs(typed: str, offered: list[str], folder: Path) -> None:
     assert complete_config(typed) == offered
 
 
+def test_fixed_values() -> None:
+    """Are those that there are."""
+    assert get_args(FormatName) == FORMATS
+    assert set(DEPLOYED) == set(FLOWS)
+
+
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
         ("cai status outputs/d", "outputs/demo"),
         ("cai init x.yaml --policy an", "anthropic"),
         ("cai deploy mine.yaml --flow eva", "evaluate"),
+        ("cai export outputs/demo --format llama", "llama-factory"),
         ("cai doct", "doctor"),
     ],
 )

@@ -7,21 +7,26 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from cai.cli.common import Json, print_json
+from cai.cli.common import Json, Run, print_json
 from cai.errors import ConfigError
 
 if TYPE_CHECKING:
     from cai.export.formats import FormatName
     from cai.export.record import Exported
 
+FORMATS = (
+    "trl", "sft", "kto", "reward", "stepwise", "axolotl", "llama-factory", "openrlhf", "openai", "openai-sft",
+    "anthropic-hh", "csv",
+)  # fmt: skip
+
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, e.g. outputs/demo.")],
+    run: Run,
     format: Annotated[
         str,
         typer.Option(
-            help="trl, sft, kto, reward, stepwise, axolotl, llama-factory, openrlhf, openai, openai-sft, "
-            "anthropic-hh or csv."
+            help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.",
+            autocompletion=lambda incomplete: [name for name in FORMATS if name.startswith(incomplete)],
         ),
     ] = "trl",
     out: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cai.cli.common import Json, print_json
+from cai.cli.common import Json, Run, print_json
 from cai.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ app = typer.Typer(
     no_args_is_help=True, help="Marks that people gave a run's labels: plan, list, figures, export."
 )
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, e.g. outputs/demo.")]
 Author = Annotated[str | None, typer.Option(metavar="NAME", help="Marks of this author alone.")]
 
 

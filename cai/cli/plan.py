@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cai.cli.common import Config, Json, Set, print_json
+from cai.cli.completion import complete_run
 from cai.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ Old = Annotated[Path, typer.Argument(metavar="OLD", help="Constitution file, or 
 New = Annotated[Path, typer.Argument(metavar="NEW", help="Constitution file.")]
 RunFolder = Annotated[
     Path | None,
-    typer.Option("--run", metavar="RUN", help="Also say what NEW would have this run ask again."),
+    typer.Option(
+        "--run",
+        metavar="RUN",
+        help="Also say what NEW would have this run ask again.",
+        autocompletion=complete_run,
+    ),
 ]
 Capacity = Annotated[
     bool, typer.Option("--capacity", help="Hours and money for 10,000, 1 M and 100 M prompts.")

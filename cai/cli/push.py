@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cai.cli.common import Json, print_json, raise_user
+from cai.cli.common import Json, Run, print_json, raise_user
 
 
 def push(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, e.g. outputs/demo.")],
+    run: Run,
     model: Annotated[str, typer.Option(metavar="NAME", help="Which of its models: sft, dpo, reward …")],
     to: Annotated[str, typer.Option(metavar="ORG/NAME", help="Repository; made where it is not there yet.")],
     public: Annotated[bool, typer.Option("--public", help="Everybody may read it; else private.")] = False,

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from cai.cli.common import Run
+
 
 def view(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, e.g. outputs/demo.")],
+    run: Run,
     against: Annotated[
         Path | None,
         typer.Option(
