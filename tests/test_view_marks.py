@@ -252,7 +252,7 @@ def test_figures_are_of_the_rows_up_to_the_first_gap(tmp_path: Path) -> None:
         6,
         1,
     )
-    low, high = bounds(6, 8, audit.labelled)[1:]
+    low, high = bounds(6, 8, audit.drawn.labelled)[1:]
     assert (found.labels.low, found.labels.high) == (low, high) and not found.reached
     place = audit.sample[12]
     add_mark(run, make_mark(place.stage, read_place(place), "A", author="ann", blind=True))

@@ -162,14 +162,14 @@ def test_an_audit_from_plan_to_figure(tmp_path: Path) -> None:
         again = client.get("/audit/next", params={"stage": "judge", "row": audit.sample[0].id}).text
         assert "Which reply is better" in again and audit.sample[0].id in again
         assert client.get("/audit/next", params={"stage": "judge", "row": "p999"}).status_code == 400
-    marks: list[Mark] = read_marks(run).rows
+    marks: tuple[Mark, ...] = read_marks(run).rows
     assert all(one.mark == "accept" and one.blind for one in marks) and len(marks) == len(audit.sample)
     assert "100.0 %" in told and f'<strong id="marked">{len(marks)}</strong>' in told
 
 
 def trial_page(client: httpx.Client) -> str:
     """The page of the trial once it has ended."""
-    for _ in range(1200):
+    for _ in range(5000):  # of a tenth of a second
         page = client.get("/try").text
         if "Going on" not in page:
             return html.unescape(page)

@@ -8,6 +8,7 @@ file is locked while a line is added, so several viewers may write at once; a li
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -53,7 +54,7 @@ class Mark(Row):
 class Marks(NamedTuple):
     """The marks that count, in the order in which they were made. `damaged`: lines that are no mark."""
 
-    rows: list[Mark]
+    rows: tuple[Mark, ...]
     damaged: int
 
 
@@ -138,22 +139,29 @@ def _write_whole(file: int, line: bytes, size: int) -> None:
 def read_marks(run: Path) -> Marks:
     """The marks of a run; none where nobody has marked anything. Raises StoreError where the file cannot be read."""
     path = run / MARKS
-    latest: dict[tuple[str, str, str], Mark] = {}
-    damaged = 0
     with guard(path):
         if not path.exists():
-            return Marks([], 0)
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    mark = decode(line, Mark)
-                except ValueError:
-                    damaged += bool(line.strip())
-                    continue
-                key = (mark.stage, mark.row, mark.author)
-                latest.pop(key, None)  # so that it stands where it was made last
-                latest[key] = mark
-    return Marks(list(latest.values()), damaged)
+            return Marks((), 0)
+        found = path.stat()
+        return _read(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, size: int, changed_ns: int) -> Marks:
+    """The marks of a file as it is now; a page that shows many rows asks for them many times."""
+    latest: dict[tuple[str, str, str], Mark] = {}
+    damaged = 0
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                mark = decode(line, Mark)
+            except ValueError:
+                damaged += bool(line.strip())
+                continue
+            key = (mark.stage, mark.row, mark.author)
+            latest.pop(key, None)  # so that it stands where it was made last
+            latest[key] = mark
+    return Marks(tuple(latest.values()), damaged)
 
 
 class Said(NamedTuple):

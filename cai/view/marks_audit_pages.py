@@ -25,7 +25,8 @@ MARGINS = (10, 5, 3, 2)  # points for which the page tells the size beforehand
 @router.get("/audit")
 def audit(request: Request, view: ViewDep) -> Response:
     """The plan and what has come of it; without a plan, what other plans would take."""
-    planned, there = read_audit(view.root), population(view.root)
+    planned = read_audit(view.root)
+    there = planned.drawn if planned else population(view.root)
     figures = audit_figures(planned, read_marks(view.root).rows) if planned else None
     sizes = {
         of: [(margin, sample_size(margin / 100, there.size(of))) for margin in MARGINS]

@@ -8,6 +8,7 @@ Wilson's, and shrink to nothing when every row has been looked at.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 RISK = 0.05
@@ -41,6 +42,7 @@ def bounds(successes: int, n: int, size: int | None = None) -> Bounds:
     return Bounds(rate, low / size, high / size)
 
 
+@functools.lru_cache(maxsize=64)
 def sample_size(margin: float, size: int, expected: float = 0.5) -> int:
     """How many of `size` rows to look at so that a share of `expected` is known to ±`margin`; at 0.5 any share is.
 

@@ -114,7 +114,7 @@ def audit_figures(audit: Audit, marks: Sequence[Mark], author: str | None = None
     usable = [one for one in marked.heard if one.said.gold is not None]
     labelled = [one for one in usable if one.row.state == "labelled"]
     labels = accuracy(
-        [(leaning(one.row), one.said.gold) for one in labelled], audit.labelled, ties_wrong=True
+        [(leaning(one.row), one.said.gold) for one in labelled], audit.drawn.labelled, ties_wrong=True
     )
     opinions = None
     if plan.of == "scored":

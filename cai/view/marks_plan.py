@@ -16,7 +16,7 @@ from cai.rows import Row
 from cai.store import decode, explain, guard, write_json
 from cai.view.marks import Answer, Key, Time, now
 from cai.view.marks_bounds import sample_size
-from cai.view.marks_rows import Of, Place, draw_rows, lot, population
+from cai.view.marks_rows import Drawn, Of, Place, draw_rows, lot, population
 
 PLAN = "audit-plan.json"
 
@@ -39,12 +39,20 @@ class AuditPlan(Row):
 
 
 class Audit(NamedTuple):
-    """A plan, and the rows that it draws now: `sample`, in their order, of `size` rows in all."""
+    """A plan, and the rows that it draws now."""
 
     plan: AuditPlan
-    sample: tuple[Place, ...]
-    size: int
-    labelled: int
+    drawn: Drawn
+
+    @property
+    def sample(self) -> tuple[Place, ...]:
+        """The rows to look at, in their order."""
+        return self.drawn.places
+
+    @property
+    def size(self) -> int:
+        """How many rows the sample is drawn from."""
+        return self.drawn.size(self.plan.of)
 
 
 def make_plan(run: Path, *, of: Of, margin: float, expected: float, seed: int, author: str) -> AuditPlan:
@@ -78,8 +86,7 @@ def read_audit(run: Path) -> Audit | None:
         plan = decode(data, AuditPlan)
     except ValueError as error:
         raise ConfigError(f"{path}: not a plan of an audit ({explain(error)}); plan it again") from error
-    drawn = draw_rows(run, of=plan.of, seed=plan.seed, n=plan.size)
-    return Audit(plan, drawn.places, drawn.size(plan.of), drawn.labelled)
+    return Audit(plan, draw_rows(run, of=plan.of, seed=plan.seed, n=plan.size))
 
 
 def swapped(seed: int, key: Key) -> bool:

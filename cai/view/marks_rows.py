@@ -24,8 +24,8 @@ from cai.view.marks import Key
 Of = Literal["labelled", "scored"]
 # How `cai.store.encode` writes a judgment: the id first, the label last. No text of a row can reach these places.
 _HEAD = re.compile(rb'\{"id":("(?:[^"\\]|\\.)*")')
-_TAIL = re.compile(rb'"p":([^,"]+),"p_raw":[^,"]+,"state":"([a-z_]+)"\}\n?\Z')
-_TAIL_BYTES = 160
+_TAIL = re.compile(rb'"p":([^,"]+),"p_raw":[^,"]+,"state":"([a-z_]+)"\}\n?')
+_TAIL_BYTES = 160  # the last fields need fewer
 _KEPT = 8  # draws that are remembered
 
 
@@ -77,7 +77,8 @@ def scan(run: Path) -> Iterator[Place]:
 
 
 def _place(stage: str, path: Path, offset: int, line: bytes) -> Place:
-    head, tail = _HEAD.match(line), _TAIL.search(line, max(0, len(line) - _TAIL_BYTES))
+    head = _HEAD.match(line)
+    tail = _TAIL.fullmatch(line, max(0, line.rfind(b'"p":', len(line) - _TAIL_BYTES)))
     if head and tail:
         p = None if tail[1] == b"null" else float(tail[1])
         return Place(stage, json.loads(head[1]), tail[2].decode(), p, path, offset)  # type: ignore[arg-type]
@@ -133,7 +134,15 @@ def _drawn(run: Path, files: tuple[tuple[Path, int, int], ...], of: Of, seed: in
 
 def lot(seed: int, key: Key, what: str = "") -> bytes:
     """What decides a row's place in the draw or, for another `what`, something else about it."""
-    return hashlib.blake2b(json.dumps([seed, *key, what]).encode(), digest_size=12).digest()
+    stage, row = key
+    return hashlib.blake2b(
+        _lots_of(seed, stage, what) + row.encode("utf-8", "surrogatepass"), digest_size=12
+    ).digest()
+
+
+@functools.lru_cache(maxsize=64)
+def _lots_of(seed: int, stage: str, what: str) -> bytes:
+    return json.dumps([seed, stage, what]).encode()
 
 
 def population(run: Path) -> Drawn:

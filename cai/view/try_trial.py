@@ -94,6 +94,7 @@ class Trials:
                 os.killpg(trial.process.pid, sign)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 trial.process.wait(GRACE_S)
+                trial.seconds = time.monotonic() - trial.begun
                 return
 
 
