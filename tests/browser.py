@@ -26,6 +26,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 NO_HOST = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1, EXCLUDE [::1]"
 HERE = ("localhost", "127.0.0.1", "::1")
 LOCAL_SCHEMES = ("file", "data", "blob", "about")
+WAIT_MS = 240_000  # for anything: a busy machine is slow, and the test's own time limit ends what hangs
 SEVERE = ("serious", "critical")
 
 
@@ -60,7 +61,9 @@ def browser() -> Iterator[Browser]:
         if path is None:
             pytest.skip(f"no Chromium: set {CHROMIUM}, or install one ({', '.join(NAMES)})")
         sandbox = os.geteuid() != 0  # Chromium refuses to have one as root
-        chromium = playwright.chromium.launch(executable_path=path, args=[NO_HOST], chromium_sandbox=sandbox)
+        chromium = playwright.chromium.launch(
+            executable_path=path, args=[NO_HOST], chromium_sandbox=sandbox, timeout=WAIT_MS
+        )
         yield chromium
         chromium.close()
 
@@ -89,6 +92,7 @@ def watched(browser: Browser) -> Iterator[Visit]:
         size: Any = {"width": look.width, "height": look.height}
         context = browser.new_context(viewport=size, color_scheme=look.scheme, **options)
         contexts.append(context)
+        context.set_default_timeout(WAIT_MS)
         context.route("**/*", route)
         page = context.new_page()
         page.on("pageerror", lambda error: thrown.append(str(error)))

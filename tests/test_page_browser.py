@@ -65,7 +65,7 @@ def test_the_page_prints(report: Path, visit: Visit) -> None:
     page.emulate_media(media="screen")
     page.evaluate("() => dispatchEvent(new Event('afterprint'))")
     page.wait_for_function(
-        "width => document.querySelector('.drawing svg').clientWidth === width", arg=before, timeout=20_000
+        "width => document.querySelector('.drawing svg').clientWidth === width", arg=before
     )
 
 
@@ -80,7 +80,7 @@ def test_hostile_text_runs_nothing(tmp_path: Path, visit: Visit) -> None:
 
 def test_a_script_that_got_in_would_not_run(report: Path, tmp_path: Path, visit: Visit) -> None:
     """The policy holds by itself: a foreign script, a handler and a picture in the page do nothing."""
-    picture = "<img src=\"https://example.org/x\" onerror=\"document.title=1\">"
+    picture = '<img src="https://example.org/x" onerror="document.title=1">'
     planted = f"<script>document.title=2</script>{picture}"
     path = tmp_path / "planted.html"
     path.write_text(report.read_text().replace("<main", f"{planted}<main"))

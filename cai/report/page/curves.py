@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import orjson
 from markupsafe import Markup
 
-from cai.report.plots import to_html
+from cai.report.plots import PALETTE, to_html
 from cai.train.findings import gigabytes
 
 POINTS = 400  # a line at most
@@ -67,10 +68,13 @@ def _plot(metric: str, logs: Mapping[str, dict[int, dict[str, float]]]) -> Marku
 
     title, axis = PANELS[metric]
     figure = go.Figure()
-    for model, log in logs.items():
+    for colour, (model, log) in zip(
+        cycle(PALETTE[1:]), logs.items(), strict=False
+    ):  # the first is the base's
         steps = [step for step in sorted(log) if metric in log[step]]
         if steps:
-            figure.add_scatter(name=model, x=steps, y=[log[step][metric] for step in steps], mode="lines")
+            values = [log[step][metric] for step in steps]
+            figure.add_scatter(name=model, x=steps, y=values, mode="lines", line_color=colour)
     if not figure.data:
         return None
     figure.update_layout(xaxis_title="step", yaxis_title=axis, showlegend=True)
