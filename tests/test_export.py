@@ -409,6 +409,13 @@ def texts_of(one: Pair) -> list[str]:
     return [turn.content for turn in (*one.prompt, *one.chosen, *one.rejected)]
 
 
+def test_half_a_character_in_a_name_costs_its_row_alone(tmp_path: Path) -> None:
+    """Tags come from files of others; the row is counted like any other that no file can hold."""
+    root = make_run(tmp_path / "run", [pair("a"), pair("b", tags=("\ud800",))])
+    for format in PAIRS:
+        assert export(root, format, eval_share=0)[1].left_out == {"lone_surrogate": 1}
+
+
 def is_utf8(one: Pair) -> bool:
     return not any(re.search("[\ud800-\udfff]", said) for said in texts_of(one))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -61,7 +62,8 @@ def test_every_format_is_on_the_page_and_in_the_help() -> None:
     shown = " ".join(run_cai("export", "--help", COLUMNS="200").out.split())
     assert all(name in shown for name in FORMATS)
     checks = (ROOT / "cai/export/held.py").read_text()
-    reasons = set(re.findall(r'"([a-z]+_[a-z_]+)"', checks)) | {"no_p", "below_min_p", "duplicate"}
+    reasons = set(re.findall(r'"([a-z]+_[a-z_]+)"', checks))
+    reasons |= {"lone_surrogate", "no_p", "below_min_p", "duplicate"}
     table = PAGE.partition("## What is left out")[2].partition("## The card")[0]
     assert len(reasons) > 8 and all(f"`{reason}`" in table for reason in reasons)
 
@@ -100,7 +102,8 @@ def test_an_export_arrives_at_the_hub_as_it_is(folder: Path) -> None:
         assert (repo.private, repo.kind) == (True, "dataset") and repo.commits[-1] in done.out
         exported = folder / "outputs/demo/exports/trl"
         assert repo.files == {path.name: path.read_bytes() for path in exported.iterdir()}
-        (config,) = DatasetCard(repo.files["README.md"].decode()).data.to_dict()["configs"]
+        card: Any = DatasetCard(repo.files["README.md"].decode()).data
+        (config,) = card.configs
         assert {one["path"] for one in config["data_files"]} <= set(repo.files)
         refused = run_cai(*options, cwd=folder, **environment | {"HF_TOKEN": ""})
         assert refused.status == 2 and "HF_TOKEN is not set" in refused.err and len(repo.commits) == 2

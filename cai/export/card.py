@@ -87,8 +87,11 @@ def card_of(status: Mapping[str, Any], found: Exported, facts: Facts) -> str:
 
 def shown(text: str) -> str:
     """A name from a file as markdown that says just this: no markup, no line of its own, nothing that is not seen."""
-    seen = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:200])
-    return _MARKUP.sub(r"\\\1", html.escape(seen, quote=False)).encode("utf-8", "replace").decode() or "–"
+    return _MARKUP.sub(r"\\\1", html.escape(_printable(text), quote=False)) or "–"
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:200])
 
 
 def _header(config: RunConfig, found: Exported) -> str:
@@ -110,7 +113,7 @@ def _header(config: RunConfig, found: Exported) -> str:
         size_categories=[next((name for limit, name in _SIZES if rows < limit), "n>1M")],
         task_categories=["text-generation"],
         tags=["constitutional-ai", "rlaif", "synthetic", *form.tags],
-        pretty_name=shown(found.run),
+        pretty_name=_printable(found.run),
         configs=[{"config_name": "default", "data_files": files, **options}],
     )
     return data.to_yaml().strip()

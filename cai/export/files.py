@@ -142,7 +142,8 @@ class ParquetFile:
     def discard(self) -> None:
         """Let the file go; whoever made its folder removes it."""
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError):  # what is still held may not fit on a full disk, and need not
+                self._writer.close()
 
 
 def _type(column: str, first: Any) -> Any:

@@ -24,7 +24,7 @@ from cai.export.dataset import part_file, row_of
 from cai.export.facts import Facts
 from cai.export.files import split_files
 from cai.export.formats import FORMATS, Format
-from cai.export.held import DatasetRow, Talk, talk_of
+from cai.export.held import DatasetRow, Talk, is_unicode, talk_of
 from cai.export.loading import files_beside
 from cai.export.record import RECORD, Choice, Exported, Split
 from cai.report.status import read_json, run_status
@@ -134,6 +134,8 @@ def _write(
 
 def _reason(row: DatasetRow, talk: Talk, form: Format, min_p: float | None) -> str | None:
     """Why a row is left out; None where the format holds it."""
+    if not is_unicode(row):
+        return "lone_surrogate"
     if isinstance(row, Pair):
         if row.p is None and (form.labelled or min_p is not None):
             return "no_p"

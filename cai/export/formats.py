@@ -1,7 +1,8 @@
 """The formats of `cai export`: what each makes of a row, what it can hold, and who reads it.
 
 A format is a function from a row of the run's dataset to rows of the format, with the checks that a row must pass
-first (`cai.export.held`). The schemas are those that the readers document; where, each function says.
+first (`cai.export.held`); a row with half a character in it is left out of all of them. The schemas are those that
+the readers document; where, each function says.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from cai.export.held import (
     no_system,
     one_turn,
     speakable,
-    surrogates,
     user_last,
 )
 from cai.imports.chains import transcript
@@ -202,7 +202,7 @@ def _stepwise(row: Stepwise) -> Iterator[Made]:
     }
 
 
-_ANY = (surrogates, user_last)
+_ANY = (user_last,)
 _CHAT = (*_ANY, one_turn, control_tokens)
 FORMATS: dict[FormatName, Format] = {
     "trl": Format(

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from itertools import chain
 from typing import NamedTuple
 
+from pydantic_core import PydanticSerializationError
+
 from cai.conversation import Turns, Unusable, parse_transcript
 from cai.imports.chains import transcript
 from cai.rows import Demonstration, Message, Pair, Stepwise
@@ -47,12 +49,16 @@ def talk_of(row: DatasetRow) -> Talk:
     return Talk(row.messages, tuple((Message(role="assistant", content=step),) for step in row.completions))
 
 
+def is_unicode(row: DatasetRow) -> bool:
+    """False where half a character stands anywhere in the row: no UTF-8 file can hold it as it is."""
+    try:
+        row.__pydantic_serializer__.to_json(row)
+    except PydanticSerializationError:
+        return False
+    return True
+
+
 Check = Callable[[Talk], str | None]
-
-
-def surrogates(talk: Talk) -> str | None:
-    """Half a character: no UTF-8 file can hold it as it is."""
-    return None if all(map(_is_unicode, talk.texts)) else "lone_surrogate"
 
 
 def user_last(talk: Talk) -> str | None:
@@ -99,11 +105,3 @@ def speakable(talk: Talk) -> str | None:
             blanks = any(turn.content != turn.content.strip(_BLANKS) for turn in spoken)
             return "blanks_around_text" if blanks else "speaker_in_text"
     return None
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
