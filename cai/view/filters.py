@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 from cai.errors import ConfigError
 from cai.view.index_rows import Table, utf8
@@ -94,7 +94,7 @@ def table_named(name: str) -> Table:
     """The table of this name. Raises ConfigError."""
     if name not in FIELDS:
         raise ConfigError(f"there is no table {name!r}; there are {', '.join(FIELDS)}")
-    return name
+    return cast(Table, name)
 
 
 def filters_of(table: Table, given: Mapping[str, str]) -> Filters:
@@ -114,7 +114,9 @@ def filters_of(table: Table, given: Mapping[str, str]) -> Filters:
         known = [name for name in get_args(Sort) if table in SCORED or name not in ("sure", "unsure")]
         raise ConfigError(f"sort: {sort!r} is no order of {table}; there are {', '.join(known)}")
     after, before = (_place(name, given.get(name, "")) for name in ("after", "before"))
-    return Filters(table, values, low, high, utf8(given.get("q", "").strip()), sort, after, before)
+    return Filters(
+        table, values, low, high, utf8(given.get("q", "").strip()), cast(Sort, sort), after, before
+    )
 
 
 def _probability(name: str, text: str, table: Table) -> float | None:

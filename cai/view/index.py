@@ -55,6 +55,7 @@ class Index:
         self._closing = threading.Event()
         self._spill = self.folder / f"tmp-{os.getpid()}-{secrets.token_hex(4)}"
         threads = min(4, os.cpu_count() or 1)
+        settings: dict[str, str | bool | int | float | list[str]]
         settings = {"memory_limit": MEMORY, "threads": threads, "temp_directory": str(self._spill)}
         self._database = duckdb.connect(":memory:", config=settings)
         self._database.execute("SET parquet_metadata_cache=true; SET preserve_insertion_order=false")

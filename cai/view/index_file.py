@@ -13,7 +13,7 @@ from cai.errors import StoreError
 from cai.store import guard
 from cai.view.index_rows import ENTRIES, Entry, Table, columns, parse, table_of
 
-VERSION = 2  # of the index files: another one is built again
+VERSION = 3  # of the index files: another one is built again
 GROUP_ROWS = 50_000  # a row group of an index file, or …
 GROUP_CHARS = 1 << 24  # … so much text, whichever comes first
 

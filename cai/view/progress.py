@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from cai.report.tables import plain
 from cai.view.index import SMALL_BYTES, Index, Told
@@ -22,7 +22,7 @@ def index_progress(console: Console) -> Iterator[Told]:
         TimeRemainingColumn(),
         console=console,
     )
-    tasks: dict[Index, int] = {}
+    tasks: dict[Index, TaskID] = {}
 
     def told(index: Index) -> None:
         if index not in tasks and index.bytes_waiting > SMALL_BYTES:
