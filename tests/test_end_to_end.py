@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.engine import Engine
+from tests.test_tutorial import follow
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent
@@ -30,6 +31,7 @@ ELSEWHERE = {
     "make check": "this suite without its slow tests",
     "make lint": "CI",
     "make bench": "tests/test_benchmarks.py",
+    "make docs": "tests/test_site.py",
     ".venv/bin/cai train flows/configs/embedded.yaml --dry-run": "tests/conduct/test_dry_run.py",
     ".venv/bin/cai run flows/configs/embedded.yaml --set name=mine --set judge.threshold=0.8": "the demo, renamed",
 }
@@ -166,6 +168,12 @@ def test_readme_commands(demo: Path, engine: Engine) -> None:
     assert not (demo / "outputs" / "demo" / "previous").exists()
     for block in re.findall(r"```python\n(.*?)```", README, re.S):
         run([sys.executable, "-c", block], demo)
+
+
+@pytest.mark.parametrize("page", ["exports.md", "viewer.md"])
+def test_pages_about_a_finished_run(page: str, demo: Path) -> None:
+    """What these pages of docs/ tell to type, on the demo."""
+    assert follow(page, demo, None)
 
 
 def test_readme_constitution(demo: Path, tmp_path: Path) -> None:
