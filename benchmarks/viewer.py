@@ -3,7 +3,7 @@
 The run is made up (`viewer_run.py`), with half as many prompts as judgments. The viewer is started twice: once without
 an index, until the index is complete, and once with it; each page is asked for once by a server that has not shown it
 yet, so nothing of its rows is kept, and then a second time. CPU seconds are the server's, of all its threads. Memory is
-the resident set (RSS) of the server process, sampled twenty times a second; while the index is built, that of its
+the resident set (RSS) of the server process, sampled five times a second; while the index is built, that of its
 helpers stands beside it. The operating system's file cache is warm: the run has just been written or read.
 
     python -m benchmarks.viewer                                  # a million judgments: minutes, and 5 GB of disk
@@ -112,7 +112,7 @@ def served(run: Path) -> Iterator[Server]:
 
 
 def _watch(server: Server, ended: threading.Event) -> None:
-    while not ended.wait(0.05):
+    while not ended.wait(0.2):
         with contextlib.suppress(psutil.Error):
             own = server.process.memory_info().rss / 2**20
             helpers = (
@@ -128,7 +128,7 @@ def measure(run: Path, rows: int) -> dict[str, Any]:
         cold = server.page("/table/judgments")[0]
         began = time.monotonic()
         while "index is being made" in server.page("/table/prompts")[2]:
-            time.sleep(1)
+            time.sleep(5)
         building = {
             "address_s": server.ready_s,
             "first_page_s": cold,

@@ -22,18 +22,20 @@ def index_progress(console: Console) -> Iterator[Told]:
         TimeRemainingColumn(),
         console=console,
     )
-    tasks: dict[Index, TaskID] = {}
+    tasks: dict[Index, tuple[TaskID, int]] = {}
 
     def told(index: Index) -> None:
         if index not in tasks and index.bytes_waiting > SMALL_BYTES:
             if not tasks:
                 bar.start()
-            tasks[index] = bar.add_task(f"index of {plain(index.run.name)}", total=index.bytes_waiting)
+            total = index.bytes_waiting
+            tasks[index] = bar.add_task(f"index of {plain(index.run.name)}", total=total), total
         if index in tasks:
-            task = bar.tasks[tasks[index]]
-            bar.update(task.id, completed=(task.total or 0) - index.bytes_waiting)
+            task, total = tasks[index]
+            bar.update(task, completed=total - index.bytes_waiting)
             if not index.waiting:
-                bar.remove_task(tasks.pop(index))
+                del tasks[index]
+                bar.remove_task(task)
                 console.print(f"The index of {plain(index.run.name)} is complete.")
                 if not tasks:
                     bar.stop()
