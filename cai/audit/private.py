@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from cai.report.plots import visible
 
 READ = 20_000  # characters of a text that are looked at for personal data
+WINDOW, OVERLAP = 10_000, 2_000  # characters that are searched for secrets at a time
 SURE = 0.4  # Presidio's score for a phone number that its library takes for valid, without context
 DETECTORS = (
     "artifactory", "aws", "azure_storage_key", "basic_auth", "discord", "github_token", "gitlab_token", "jwt",
@@ -45,15 +46,19 @@ class Value(NamedTuple):
 
 def secrets_in(text: str) -> Iterator[Value]:
     """Every secret in a text, by kind: whole, where the detectors themselves would give a part of it."""
-    if not _MAY_BE_SECRET.search(text):
-        return
-    for detector in _detectors():
-        valid = getattr(detector, "is_formally_valid", None)
-        for pattern in detector.denylist:
-            for found in pattern.finditer(text):
-                value = text[found.start() : _end_of_key(text, found)]
-                if valid is None or valid(value):
-                    yield Value(detector.secret_type, found.start(), value)
+    for start in range(
+        0, len(text), WINDOW - OVERLAP
+    ):  # some patterns take time in the square of a text's length
+        window = text[start : start + WINDOW]
+        if not _MAY_BE_SECRET.search(window):
+            continue
+        for detector in _detectors():
+            valid = getattr(detector, "is_formally_valid", None)
+            for pattern in detector.denylist:
+                for found in pattern.finditer(window):
+                    value = window[found.start() : _end_of_key(window, found)]
+                    if valid is None or valid(value):
+                        yield Value(detector.secret_type, start + found.start(), value)
 
 
 def _end_of_key(text: str, found: re.Match[str]) -> int:
