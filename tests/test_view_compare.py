@@ -26,7 +26,7 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
 def all_rows(opened: Viewer, **query: object) -> dict[str, str]:
     """Every page of a comparison: ids with what changed."""
     found: dict[str, str] = {}
-    page = opened.page("/compare", **query)
+    page = opened.page("/compare", 200, **query)
     while True:
         rows = re.findall(
             r'<h2 class="small">([^<]*)</h2>\s*<p class="meta"><span class="tag">([^<]*)<', page
@@ -70,7 +70,7 @@ def test_each_change_is_counted_once(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         judged_run(tmp_path / name, rows)
     runs = [tmp_path / name / "outputs" / "small" for name in ("new", "old")]
-    with viewer(*runs) as opened:
+    with viewer(runs[0], runs[1]) as opened:
         found = all_rows(opened)
         counts = Counter(found.values())
         assert found["p1/r0~p1/r0/v"] == "label for the other side"
