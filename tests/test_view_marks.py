@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from cai.errors import ConfigError
 from cai.labelled import read_pairs
-from cai.rows import LabelledPair, Recorded
-from cai.shard import shard_paths
-from cai.store import read_rows, write_rows
-from cai.view.marks import (
+from cai.marks.bounds import bounds, sample_size
+from cai.marks.figures import AuditFigures, audit_figures, margin_of, next_place
+from cai.marks.mark import (
     MARKS,
     MOST_NOTE,
     Answer,
@@ -28,10 +27,11 @@ from cai.view.marks import (
     make_mark,
     read_marks,
 )
-from cai.view.marks_bounds import bounds, sample_size
-from cai.view.marks_figures import AuditFigures, audit_figures, margin_of, next_place
-from cai.view.marks_plan import Audit, answer_of, make_plan, read_audit, swapped
-from cai.view.marks_rows import Of, draw_rows, read_place, scan
+from cai.marks.plan import Audit, answer_of, make_plan, read_audit, swapped
+from cai.marks.sample import Of, draw_rows, read_place, scan
+from cai.rows import LabelledPair, Recorded
+from cai.shard import shard_paths
+from cai.store import read_rows, write_rows
 from tests.small_cli import run_cai
 from tests.view_run import judged_run, judgment, judgments, publish_judged
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cai.view.marks import read_marks
-from cai.view.marks_figures import audit_figures
-from cai.view.marks_plan import read_audit
+from cai.marks.figures import audit_figures
+from cai.marks.mark import read_marks
+from cai.marks.plan import read_audit
 from tests.browser import DARK, LIGHT, PHONE, Visit, severe, sideways
 from tests.view_run import CONSTITUTION, judged_run, judgments, viewer
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import httpx
 
-from cai.view.marks import Mark, read_marks
-from cai.view.marks_plan import read_audit
-from cai.view.marks_rows import read_place
+from cai.marks.mark import Mark, read_marks
+from cai.marks.plan import read_audit
+from cai.marks.sample import read_place
 from tests.test_try import obliging
 from tests.view_run import CONSTITUTION, fields_of, judged_run, judgment, judgments, viewer
 from tests.wire import Answer, Json, Reply, Wire, asked_choices, wire_server

@@ -11,7 +11,7 @@ from cai.cli.common import Json, Run, print_json
 from cai.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cai.view.marks import Mark
+    from cai.marks.mark import Mark
 
 app = typer.Typer(
     no_args_is_help=True, help="Marks that people gave a run's labels: plan, list, figures, export."
@@ -39,7 +39,7 @@ def plan(
     """Plan an audit: how many rows people have to look at, and which; they are marked in `cai view RUN`."""
     import getpass
 
-    from cai.view.marks_plan import make_plan
+    from cai.marks.plan import make_plan
 
     _check_run(run)
     made = make_plan(run, of=of, margin=margin / 100, expected=expected, seed=seed, author=getpass.getuser())
@@ -70,8 +70,8 @@ def list_(run: Run, author: Author = None, as_json: Json = False) -> None:
 @app.command()
 def accuracy(run: Run, author: Author = None, as_json: Json = False) -> None:
     """How often the judge is right, by the marks of the planned audit, with exact 95 % intervals."""
-    from cai.view.marks_figures import audit_figures
-    from cai.view.marks_plan import read_audit
+    from cai.marks.figures import audit_figures
+    from cai.marks.plan import read_audit
 
     marks, _ = _marks(run, author)
     audit = read_audit(run)
@@ -100,9 +100,9 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Marked rows as labelled pairs with recorded verdicts, for `cai judge replay`, `qualify` and `calibrate`."""
+    from cai.marks.export import exported, run_constitution
     from cai.store import write_rows
     from cai.tryout.plan import run_config
-    from cai.view.marks_export import exported, run_constitution
 
     marks, _ = _marks(run, author)
     found = exported(run, run_config(run), run_constitution(run), marks, judge)
@@ -129,7 +129,7 @@ def export(
 
 def _marks(run: Path, author: str | None) -> tuple[list[Mark], int]:
     """The marks of a run, of one author or of all, and the number of damaged lines."""
-    from cai.view.marks import read_marks
+    from cai.marks.mark import read_marks
 
     _check_run(run)
     rows, damaged = read_marks(run)

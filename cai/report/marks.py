@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from cai.marks.figures import AuditFigures
+from cai.marks.mark import Mark
 from cai.report.tables import percent, plain
-from cai.view.marks import Mark
-from cai.view.marks_figures import AuditFigures
 
 
 def print_marks(marks: Sequence[Mark], damaged: int, console: Console) -> None:

@@ -2,8 +2,9 @@
 
 One process, loopback only, server-rendered pages that need no script. What is shown is never held in memory: an
 index of Parquet files beside the run (`index.py`) says which rows match and where they lie, DuckDB reads it with
-bounded memory, and only the rows of the page at hand are read from the run's JSONL files. The run is never written to,
-apart from the index folder `.view`.
+bounded memory, and only the rows of the page at hand are read from the run's JSONL files. Nothing that the
+run made is written to; beside it lie the index `.view`, and what people do here: `marks.jsonl`, `audit-plan.json` and
+`drafts/`.
 
 How a page joins in:
 

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from cai.errors import ConfigError
-from cai.view.marks import add_mark, make_mark, pair_digest, read_marks
-from cai.view.marks_bounds import sample_size
-from cai.view.marks_figures import audit_figures, next_place
+from cai.marks.bounds import sample_size
+from cai.marks.figures import audit_figures, next_place
+from cai.marks.mark import add_mark, make_mark, pair_digest, read_marks
+from cai.marks.plan import Audit, answer_of, make_plan, read_audit, swapped
+from cai.marks.sample import Of, Place, population, read_place
 from cai.view.marks_pages import Form, author_of, check_unchanged, field, remember_author
-from cai.view.marks_plan import Audit, answer_of, make_plan, read_audit, swapped
-from cai.view.marks_rows import Of, Place, population, read_place
 from cai.view.pages import go, render
 from cai.view.state import View, ViewDep
 

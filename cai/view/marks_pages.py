@@ -12,10 +12,8 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from cai.errors import ConfigError
-from cai.rows import Judgment
-from cai.store import encode
-from cai.view.index_rows import prompt_of
-from cai.view.marks import (
+from cai.marks.export import exported
+from cai.marks.mark import (
     MOST_AUTHOR,
     Answer,
     Mark,
@@ -26,7 +24,9 @@ from cai.view.marks import (
     pair_digest,
     read_marks,
 )
-from cai.view.marks_export import exported
+from cai.rows import Judgment
+from cai.store import encode
+from cai.view.index_rows import prompt_of
 from cai.view.pages import environment, form, go, link, render
 from cai.view.query import select
 from cai.view.read import read_row

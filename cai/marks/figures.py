@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cai.judge.cases import Gold
+from cai.marks.bounds import bounds
+from cai.marks.mark import Key, Mark, Said, leaning, pair_digest, said_of
+from cai.marks.plan import Audit
+from cai.marks.sample import Of, Place, read_place
 from cai.rows import Judgment, Row
-from cai.view.marks import Key, Mark, Said, leaning, pair_digest, said_of
-from cai.view.marks_bounds import bounds
-from cai.view.marks_plan import Audit
-from cai.view.marks_rows import Of, Place, read_place
 
 MIN_PRINCIPLE = 10  # rows below which a principle's own share says next to nothing
 

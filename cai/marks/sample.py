@@ -17,9 +17,9 @@ from typing import Literal, NamedTuple
 
 from cai.errors import StoreError
 from cai.judges import joint_stage
+from cai.marks.mark import Key
 from cai.rows import Judgment, JudgmentState
 from cai.store import decode, explain, guard
-from cai.view.marks import Key
 
 Of = Literal["labelled", "scored"]
 # How `cai.store.encode` writes a judgment: the id first, the label last. No text of a row can reach these places.

@@ -12,11 +12,11 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from cai.errors import ConfigError
+from cai.marks.bounds import sample_size
+from cai.marks.mark import Answer, Key, Time, now
+from cai.marks.sample import Drawn, Of, Place, draw_rows, lot, population
 from cai.rows import Row
 from cai.store import decode, explain, guard, write_json
-from cai.view.marks import Answer, Key, Time, now
-from cai.view.marks_bounds import sample_size
-from cai.view.marks_rows import Drawn, Of, Place, draw_rows, lot, population
 
 PLAN = "audit-plan.json"
 

@@ -15,14 +15,14 @@ from cai.config import RunConfig
 from cai.constitution import Constitution
 from cai.errors import CaiError, ConfigError, StoreError
 from cai.judges import qualify_stage
+from cai.marks.mark import Mark, pair_digest, said_of
+from cai.marks.sample import places_of, read_place
 from cai.preflight import NOWHERE
 from cai.prompts import load_templates
 from cai.rows import Judgment, LabelledPair, Recorded
 from cai.shard import shard_paths
 from cai.stages.measure import recorded_orders
 from cai.store import decode, explain, guard, read_rows
-from cai.view.marks import Mark, pair_digest, said_of
-from cai.view.marks_rows import places_of, read_place
 
 
 class Exported(NamedTuple):
