@@ -16,8 +16,6 @@ import aiohttp
 
 ROOT = Path(__file__).parent.parent.parent
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-# Prefect looks for work every ten seconds; a test would spend most of its time waiting for that.
-EAGER = {"PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_RUNNER_POLL_FREQUENCY": "2"}
 
 
 def prefect_environment(folder: Path) -> tuple[str, dict[str, str]]:
@@ -28,7 +26,6 @@ def prefect_environment(folder: Path) -> tuple[str, dict[str, str]]:
     api = f"http://127.0.0.1:{port}/api"
     environment = {
         **os.environ,
-        **EAGER,
         "PWD": str(ROOT),
         "PREFECT_HOME": str(folder / "home"),
         "PREFECT_API_URL": api,

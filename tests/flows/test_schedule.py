@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.flows.server import EAGER, ENDED, post, prefect_environment, running, until_healthy
+from tests.flows.server import ENDED, post, prefect_environment, running, until_healthy
 from tests.flows.small import obliging, small_config, write_inputs
 from tests.wire import Fault, Wire, wire_server
 
@@ -181,7 +181,7 @@ def alone(folder: Path) -> tuple[dict[str, str], Path]:
     """An environment that knows of no Prefect server, and its PREFECT_HOME."""
     home = folder / "home"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return environment | EAGER | {"PREFECT_HOME": str(home)}, home
+    return environment | {"PREFECT_HOME": str(home)}, home
 
 
 async def test_a_schedule_without_a_server(tmp_path: Path) -> None:
