@@ -66,8 +66,10 @@ def _models(config: RunConfig) -> Iterator[str]:
 
 
 def _sampling(sampling: SamplingConfig) -> str:
-    top = "" if sampling.top_p is None else f", top_p {sampling.top_p:g}"
-    return f"temperature {sampling.temperature:g}{top}, at most {sampling.max_tokens} tokens"
+    """How replies are sampled; what is not set is the model's own, and some models take nothing else."""
+    parts = [] if sampling.temperature is None else [f"temperature {sampling.temperature:g}"]
+    parts += [] if sampling.top_p is None else [f"top_p {sampling.top_p:g}"]
+    return ", ".join([*parts, f"at most {sampling.max_tokens} tokens"])
 
 
 def _source(source: Any) -> str:
