@@ -66,6 +66,7 @@ wording = st.text(min_size=1, max_size=40).filter(lambda text: text.strip()) | s
         "|",
         "> x",
         "a\n\n  b",
+        "a\tb",
         "x" * 300,
     ]
 )

@@ -174,7 +174,7 @@ def _written(value: str | None, indent: int | None, folded: bool) -> Iterator[st
             yield ">-\n" + textwrap.indent(_filled(value), margin)
         if "\n" in value:
             yield "|-\n" + textwrap.indent(value, margin)
-    if "\n" not in value:
+    if "\n" not in value and "\t" not in value:  # not every reader of YAML takes a bare tab
         yield value
     yield _quoted(value)
 
