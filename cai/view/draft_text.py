@@ -112,10 +112,20 @@ def _first_right(document: Document, loc: Loc, value: str | None, ways: Iterator
     for part in loc[:-1]:
         holder = holder[part]
     holder[loc[-1]] = value
+    strict = _is_strict(document.read.text)
     for changed in ways:
-        if _reads_as(changed, data):
+        if _reads_as(changed, data) and (_is_strict(changed) or not strict):
             return changed
     raise _stuck(document, loc)
+
+
+def _is_strict(text: str) -> bool:
+    """Whether readers of YAML take it that are stricter than ours, which lets a bare tab pass, or `?` in brackets."""
+    try:
+        yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return False
+    return True
 
 
 def _reads_as(text: str, data: Any) -> bool:
@@ -174,7 +184,7 @@ def _written(value: str | None, indent: int | None, folded: bool) -> Iterator[st
             yield ">-\n" + textwrap.indent(_filled(value), margin)
         if "\n" in value:
             yield "|-\n" + textwrap.indent(value, margin)
-    if "\n" not in value and "\t" not in value:  # not every reader of YAML takes a bare tab
+    if "\n" not in value:
         yield value
     yield _quoted(value)
 
