@@ -15,7 +15,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cai.errors import ConfigError
 
 FORM_BYTES = 1 << 20
-_KEPT = "\n\t"
 _LONG = 120  # characters of one line of a problem that are shown
 
 
@@ -49,11 +48,10 @@ def problem_page(status: int, message: str) -> HTMLResponse:
 
 
 def visible_text(text: object) -> str:
-    """A text in which every character can be seen, and which keeps its lines: as `visible` of the report page."""
-    from cai.report.plots import visible
+    """A text in which every character can be seen: that of the report page."""
+    from cai.report.plots import visible_text as shown
 
-    parts = re.split(f"([{_KEPT}])", str(text))
-    return "".join(part if part in ("\n", "\t") else visible(part) for part in parts)
+    return shown(str(text))
 
 
 def quoted(text: object) -> str:
