@@ -7,6 +7,7 @@ typing slip, the nearest known key.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from pydantic import ValidationError
 
 from cai.config import RunConfig, Yaml
 from cai.errors import ConfigError
+from cai.printable import printable, shortened
+from cai.yaml_file import Unreadable, line_column, line_starts, parse_yaml, read_yaml
+
+SHOWN = 200  # characters of a value that a message repeats
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -24,21 +29,25 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises ConfigError with `file:line: key: problem` for whatever is wrong in it.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such config file; start from one in flows/configs/")
     try:
-        text = path.read_text(encoding="utf-8")
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        if not path.exists():
+            raise ConfigError(f"{path}: no such config file; start from one in flows/configs/")
+        read = read_yaml(path, "config")
+    except Unreadable as error:
+        raise ConfigError(printable(f"{path}:{error.line}: {error}")) from error
+    except OSError as error:  # too long a name
+        raise ConfigError(
+            printable(f"{path}: cannot be read ({error.strerror}); give a config file")
+        ) from error
+    for name, index in read.repeated:
+        line, _ = line_column(line_starts(read.text), index)
+        raise ConfigError(printable(f"{path}:{line}: {name!r} stands here twice; keep one"))
+    data = read.data
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a config is a YAML mapping, this is {type(data).__name__}")
     for override in overrides:
         _override(data, override)
-    return validate_config(data, str(path), tree)
+    return validate_config(data, str(path), read.node)
 
 
 def override_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
@@ -67,36 +76,37 @@ def validate_config(data: Mapping[str, Any], origin: str, tree: yaml.Node | None
         elif first["type"] == "missing":
             problem = "this key is required"
         elif not problem.startswith("give ") and first["type"] != "value_error":
-            problem = f"{problem} (got {first['input']!r})"
-        raise ConfigError(f"{where}: {key}: {problem}") from error
+            problem = f"{problem} (got {shortened(repr(first['input']), SHOWN)})"
+        raise ConfigError(printable(f"{where}: {shortened(key, SHOWN)}: {problem}")) from error
 
 
 def _override(data: Yaml, override: str) -> None:
     key, separator, value = override.partition("=")
+    said = printable(f"--set {shortened(override, SHOWN)}")
     if not separator or not key:
-        raise ConfigError(f"--set {override}: write it as dotted.key=value")
+        raise ConfigError(f"{said}: write it as dotted.key=value")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML") from error
+        parsed = parse_yaml(value, "value").data
+    except Unreadable as error:
+        raise ConfigError(f"{said}: the value is not valid YAML") from error
     *parents, last = key.split(".")
     node: Any = data
     for part in parents:
         if isinstance(node, list):
-            node = node[_index(node, part, override)]
+            node = node[_index(node, part, said)]
         elif node.get(part) is None:
             node[part] = {}
             node = node[part]
         else:
             node = node[part]
         if not isinstance(node, dict | list):
-            raise ConfigError(f"--set {override}: {part!r} is not a section")
-    node[_index(node, last, override) if isinstance(node, list) else last] = parsed
+            raise ConfigError(f"{said}: {part!r} is not a section")
+    node[_index(node, last, said) if isinstance(node, list) else last] = parsed
 
 
-def _index(items: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
-        raise ConfigError(f"--set {override}: {part!r} is not an index of a list of {len(items)}")
+def _index(items: list[Any], part: str, said: str) -> int:
+    if re.fullmatch(r"[0-9]{1,6}", part) is None or int(part) >= len(items):
+        raise ConfigError(f"{said}: {part!r} is not an index of a list of {len(items)}")
     return int(part)
 
 

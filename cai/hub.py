@@ -157,7 +157,7 @@ def _told(error: Exception, repo: str, kind: Kind) -> str:
 
 
 def _line(error: Exception) -> str:
-    from cai.constitution.document import printable
+    from cai.printable import printable
 
     said = getattr(error, "server_message", None) or str(error)
     return printable(" ".join(said.split())[:200]) or type(error).__name__

@@ -13,7 +13,7 @@ from cai.cli import app
 from cai.constitution import load_constitution
 from cai.constitution.document import MOST_ERRORS
 from cai.constitution.lint import lint
-from cai.constitution.yaml_file import DEEPEST, MOST_BYTES
+from cai.yaml_file import DEEPEST, MOST_BYTES
 from cai.errors import ConstitutionError
 from tests.test_cli import cai, one_line
 

@@ -91,7 +91,7 @@ def _free(output: Path, file: Path, force: bool) -> None:
 
 
 def _read(file: Path) -> str:
-    from cai.constitution.yaml_file import MOST_BYTES
+    from cai.yaml_file import MOST_BYTES
 
     try:
         if file.is_fifo() or file.is_char_device():

@@ -79,7 +79,7 @@ def _format(name: str) -> FormatName:
 
 
 def _print(folder: Path, found: Exported) -> None:
-    from cai.constitution.document import printable
+    from cai.printable import printable
 
     splits = ", ".join(f"{split} {count:,}" for split, count in found.rows.items() if count)
     typer.echo(printable(f"{found.format}  {folder}  ({splits} rows of {found.read:,} in {found.part})"))

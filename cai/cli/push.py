@@ -17,8 +17,8 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Upload a trained model with its card to a hub; the token is HF_TOKEN."""
-    from cai.constitution.document import printable
     from cai.hub import push_folder
+    from cai.printable import printable
 
     models = sorted(path.name for path in (run / "models").glob("*") if path.is_dir())
     if model not in models:

@@ -43,7 +43,7 @@ def train(
 
 def _line(outcome: Outcome) -> str:
     """One training in one line."""
-    from cai.constitution.document import printable
+    from cai.printable import printable
 
     if outcome.problem:
         return printable(f"{outcome.kind:<7} failed: {outcome.problem}")

@@ -17,7 +17,8 @@ from pydantic_core import ErrorDetails
 
 from cai.constitution.explain import explain, known_keys, near_keys, read_as
 from cai.constitution.principle import ConstitutionFile
-from cai.constitution.yaml_file import (
+from cai.printable import printable
+from cai.yaml_file import (
     Unreadable,
     YamlFile,
     key_of,
@@ -102,11 +103,6 @@ class Document:
                 key_of(k): (k, v) for k, v in node.value if isinstance(k, yaml.ScalarNode)
             }
         return self._keys[id(node)]
-
-
-def printable(text: str) -> str:
-    """Text of a file in one line that cannot steer a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def read_document(path: Path, text: str | None = None) -> Document:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cai.constitution.document import Finding, printable
+from cai.constitution.document import Finding
 from cai.constitution.rewrite import Fixed
+from cai.printable import printable
 
 FORMATS = ("text", "github")
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from cai.config.training import evaluated
+from cai.printable import printable_lines
 
 METRICS = {"harmless": "harmless ↑", "helpful": "helpful ↑", "overrefusal": "over-refusal ↓"}
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def plain(text: str) -> str:
     """Text that cannot steer a terminal: control, ANSI and bidi characters replaced, rich markup escaped."""
-    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "replace").decode())
+    return escape(printable_lines(text))
 
 
 def percent(rate: dict[str, Any] | None) -> str:

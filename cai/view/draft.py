@@ -18,11 +18,11 @@ from cai.constitution import Constitution
 from cai.constitution.document import Document, Finding, read_document
 from cai.constitution.extends import Resolved, resolve
 from cai.constitution.principle import KEBAB, Principle
-from cai.constitution.yaml_file import Unreadable, read_text
 from cai.errors import ConfigError, ConstitutionError
 from cai.store import guard, write_bytes
 from cai.tryout.scratch import freeze
 from cai.view.draft_text import WORDINGS, entry_text, with_entry, with_principle, with_value, with_wordings
+from cai.yaml_file import Unreadable, read_text
 
 DRAFTS = "drafts"
 KEPT = ".run.yaml"  # the constitution as the run has kept it; no draft has such a name

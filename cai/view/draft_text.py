@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 
 from cai.constitution.document import Document, Loc, read_document
-from cai.constitution.yaml_file import Unreadable, parse_yaml
 from cai.errors import ConstitutionError
+from cai.yaml_file import Unreadable, parse_yaml
 
 WORDINGS = ("statement", "critique", "revision", "judge")
 WIDTH = 100  # characters of a line in a folded text

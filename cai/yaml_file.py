@@ -20,17 +20,17 @@ from yaml.composer import Composer, ComposerError
 from yaml.constructor import ConstructorError, SafeConstructor
 from yaml.resolver import Resolver
 
-MOST_BYTES = 10_000_000  # a longer file is no constitution, and nothing to edit
+MOST_BYTES = 10_000_000  # a longer file is no constitution or config, and nothing to edit
 MOST_UNFOLDED = 20_000_000  # characters, aliases unfolded; every value counts VALUE more
 VALUE = 100
-DEEPEST = 100  # levels; a constitution itself has eight
+DEEPEST = 100  # levels; a constitution has eight, a config fewer
 _BREAK = re.compile(r"\r\n|\r|\n")
 _UNPRINTABLE = re.compile(
     "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"  # as YAML 1.1 has it
 )
 _WORDS = {
     "mapping values are not allowed in this context": "a second ': ' in one line; put the text in quotes",
-    "but found another document": "a second document ('---') begins here; write one constitution a file",
+    "but found another document": "a second document ('---') begins here; write one {what} a file",
     "found unhashable key": "a key must be a text; write 'key: value'",
 }
 
@@ -55,27 +55,27 @@ class YamlFile(NamedTuple):
     repeated: tuple[tuple[str, int], ...] = ()
 
 
-def read_yaml(path: Path) -> YamlFile:
-    """Read one file. Raises Unreadable."""
-    return parse_yaml(read_text(path))
+def read_yaml(path: Path, what: str = "constitution") -> YamlFile:
+    """Read one file. `what`: the word for such a file in messages. Raises Unreadable."""
+    return parse_yaml(read_text(path, what), what)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, what: str = "constitution") -> str:
     """The text of a regular UTF-8 file of at most `MOST_BYTES`, line ends as they are. Raises Unreadable."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device, not a file"
-            raise Unreadable(f"this is {kind}; give the path of a constitution file")
+            raise Unreadable(f"this is {kind}; give the path of a {what} file")
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
         problem = error.strerror or str(error)
-        raise Unreadable(f"cannot be read ({problem}); give the path of a constitution file") from error
+        raise Unreadable(f"cannot be read ({problem}); give the path of a {what} file") from error
     except (ValueError, RuntimeError) as error:  # a NUL in the name, links in a circle
-        raise Unreadable(f"cannot be read ({error}); give the path of a constitution file") from error
+        raise Unreadable(f"cannot be read ({error}); give the path of a {what} file") from error
     if len(data) > MOST_BYTES:
-        raise Unreadable(f"longer than {MOST_BYTES / 1e6:.0f} MB, which no constitution is; split the file")
+        raise Unreadable(f"longer than {MOST_BYTES / 1e6:.0f} MB, which no {what} is; split the file")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise Unreadable("this is UTF-16; save the file as UTF-8")
     try:
@@ -87,14 +87,14 @@ def read_text(path: Path) -> str:
     return text
 
 
-def parse_yaml(text: str) -> YamlFile:
+def parse_yaml(text: str, what: str = "constitution") -> YamlFile:
     """Nodes and content of a YAML text with one document. Raises Unreadable."""
     starts = line_starts(text)
     if found := _UNPRINTABLE.search(text):
         problem = f"the character U+{ord(found[0]):04X} cannot stand in YAML; remove it"
         raise Unreadable(problem, *line_column(starts, found.start()))
     try:
-        loader = _Loader(text)
+        loader = _Loader(text, what)
         node = loader.get_single_node()
         if node is None:
             return YamlFile(text)
@@ -105,7 +105,7 @@ def parse_yaml(text: str) -> YamlFile:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         index = mark.index if mark else 0
-        problem = _problem(text, index, error.problem or error.context or "unknown")
+        problem = _problem(text, index, error.problem or error.context or "unknown", what)
         raise Unreadable(f"not valid YAML: {problem}", *line_column(starts, index)) from error
     except (yaml.YAMLError, RecursionError) as error:
         raise Unreadable(f"not valid YAML: {str(error).splitlines()[0]}; mend the file") from error
@@ -149,23 +149,26 @@ def _repeated_keys(root: yaml.Node) -> Iterator[tuple[str, int]]:
             stack += node.value
 
 
-def _problem(text: str, index: int, problem: str) -> str:
+def _problem(text: str, index: int, problem: str, what: str) -> str:
     """What libyaml complains about, with a fix."""
     if text[index : index + 1] == "\t":
         return "a tab stands where YAML wants blanks; replace it by blanks"
     if "cannot start any token" in problem:
         return f"a text cannot begin with {text[index : index + 1]!r}; put it in quotes"
-    return _WORDS.get(problem) or (problem if "; " in problem else f"{problem}; mend the syntax here")
+    if problem in _WORDS:
+        return _WORDS[problem].format(what=what)
+    return problem if "; " in problem else f"{problem}; mend the syntax here"
 
 
 class _Loader(Composer, CParser, SafeConstructor, Resolver):
     """PyYAML's safe loader over libyaml's parser, with the bounds."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, what: str) -> None:
         CParser.__init__(self, text)
         Composer.__init__(self)
         SafeConstructor.__init__(self)
         Resolver.__init__(self)
+        self._what = what
         self._depth = self._unfolded = 0
         self._whole: dict[int, int] = {}  # size of every node with an anchor, once it is complete
 
@@ -190,7 +193,7 @@ class _Loader(Composer, CParser, SafeConstructor, Resolver):
                 self._whole[id(node)] = self._unfolded - before
         if self._unfolded > MOST_UNFOLDED:
             alias = "with its aliases unfolded, " if self._whole else ""
-            problem = f"{alias}the file holds more than any constitution does; shorten it"
+            problem = f"{alias}the file holds more than any {self._what} does; shorten it"
             raise ComposerError(None, None, problem, mark)
         return node
 
