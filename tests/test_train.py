@@ -214,12 +214,22 @@ def test_check_section_refuses(section: TrainingConfig, problem: str) -> None:
 
 
 @pytest.mark.slow
-def test_check_args_in_its_own_process() -> None:
-    """YAML's text `2e-5` is a number; a lone loss name is a list of one."""
+def test_check_args_in_its_own_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """YAML's text `2e-5` is a number, a lone loss name a list of one. Only what was accepted is not asked again."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     dpo = TrainingConfig(args={"learning_rate": "2e-5", "loss_type": "ipo", "bf16": True}, lora={"r": 4})
     check_args({"sft": SFT, "dpo": dpo})
-    with pytest.raises(ConfigError, match=r"^sft\.args\.learning_rat: unknown option; did you mean"):
-        check_args({"dpo": dpo, "sft": TrainingConfig(args={"learning_rat": 1e-5})})
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"^sft\.args\.learning_rat: unknown option; did you mean"):
+            check_args({"dpo": dpo, "sft": TrainingConfig(args={"learning_rat": 1e-5})})
+    assert len(list(tmp_path.rglob("training-options/*"))) == 1
+    monkeypatch.setattr(subprocess, "run", None)
+    check_args({"sft": SFT, "dpo": dpo})
+    with pytest.raises(TypeError, match="not callable"):
+        check_args({"sft": SFT})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with pytest.raises(TypeError, match="not callable"):
+        check_args({"sft": SFT, "dpo": dpo})
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ import cai
 from cai.config import Kind, TrainingConfig
 from cai.errors import ConfigError, TrainError
 from cai.train.accelerated import command, require_deepspeed
+from cai.train.accepted import note, note_of
 from cai.train.folder import prepare_folder, read_finished
 from cai.train.memory import oom_kills
 from cai.train.plan import METRICS, TrainPlan, TrainReport, make_plan
@@ -81,10 +82,13 @@ def check_args(sections: Mapping[Kind, TrainingConfig]) -> None:
     """Raise ConfigError for the first option that TRL, peft or accelerate would refuse, by name or value.
 
     Builds the real TRL configs in a short-lived process (about 7 s: it has to import TRL), so call it once,
-    with all sections, before the first paid call.
+    with all sections, before the first paid call. What was accepted before is not asked again.
     """
     for kind, config in sections.items():
         refuse(kind, config)
+    accepted = note_of(sections)
+    if accepted.is_file():
+        return
     request = {kind: config.model_dump() for kind, config in sections.items()}
     try:
         done = subprocess.run(
@@ -103,6 +107,7 @@ def check_args(sections: Mapping[Kind, TrainingConfig]) -> None:
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise TrainError(f"checking the training options failed: {last}")
+    note(accepted)
 
 
 def environment(plan: TrainPlan) -> dict[str, str]:
