@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint bench docs clean install
+.PHONY: demo test check lint bench docs clean install lock
 
 install:
 	@$(PYTHON) -I cai/install.py
@@ -15,6 +15,9 @@ test: install
 
 check: install
 	$(BIN)/python -m pytest tests -m "not slow" --hypothesis-profile quick
+
+lock: install
+	$(BIN)/python -m cai.constraints $(if $(UPGRADE),--upgrade)
 
 lint: install
 	$(BIN)/ruff check .

