@@ -6,6 +6,9 @@ about a second. Lines carry a checksum: a torn last line is cut off on opening, 
 is skipped and counted, and either is simply asked again. In memory there is only an index from key to
 place; replies are read back from the file.
 
+A file that is deleted under an open journal still takes replies, which would be gone with it. The background thread
+notices, the next reply stops the shard, and closing writes the file again where nothing has taken its place.
+
 The journal never retries, never interprets a reply, and never serves two runs at once: it is locked.
 """
 
@@ -14,22 +17,18 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import zlib
-from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from cai.errors import StoreError
-from cai.lock import lock
+from cai.journal_lines import completion_in, key_in, lines, written
+from cai.lock import lock, unlock
 from cai.models.base import Completion
-from cai.store import decode, encode, explain, guard, sync_folder, unusable
+from cai.store import RowsWriter, explain, guard, sync_folder, unusable
 
 SYNC_INTERVAL_S = 1.0
-# A line is {"crc":"<8 hex>","key":"<32 hex>","completion":{…}}\n; the CRC-32 covers what follows its field.
-_CHECKED = 18
-_KEY = slice(25, 57)
-_BODY = slice(72, -2)
+CHUNK = 1 << 20
 _LENGTH_BITS = 32  # an index entry is offset << 32 | length: one small integer instead of a tuple
 
 
@@ -47,7 +46,7 @@ class Journal:
         self._index: dict[bytes, int] = {}
         self._used: dict[bytes, int] = {}
         self._dirty = False
-        self._sync_error: OSError | None = None
+        self._trouble: StoreError | None = None
         self._closing = threading.Event()
         self._read_only = read_only
         if read_only:
@@ -58,7 +57,7 @@ class Journal:
         with contextlib.ExitStack() as undo, guard(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = lock(path.with_suffix(".lock"), f"{path}: this shard")
-            undo.callback(os.close, self._lock)
+            undo.callback(unlock, self._lock)
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             undo.callback(os.close, self._file)
             self._size = self._load()
@@ -95,9 +94,7 @@ class Journal:
         except OSError as error:
             raise unusable(self.path, error) from error
         try:
-            if not _intact(line):
-                raise ValueError("the checksum does not match")
-            return decode(line[_BODY], Completion)
+            return completion_in(line)
         except ValueError as error:
             raise StoreError(
                 f"{self.path}: the reply at byte {offset} cannot be read ({explain(error)}); run again: "
@@ -108,18 +105,18 @@ class Journal:
         """Store a reply; when this returns, it survives the death of this process."""
         if self._closing.is_set() or self._read_only:
             raise StoreError(f"{self.path}: a reply arrived, but the journal is closed or only read")
-        self._raise_sync_error()
-        rest = b'"key":"%s","completion":%s}' % (key.encode(), encode(completion))
-        line = b'{"crc":"%08x",%s\n' % (zlib.crc32(rest), rest)
+        line = written(key, completion)
         try:
             self._append(line)
         except OSError as error:
             raise unusable(self.path, error) from error
         name = bytes.fromhex(key)
         self._index.pop(name, None)
-        self._used[name] = self._size << _LENGTH_BITS | len(line)
+        self._used[name] = self._size << _LENGTH_BITS | len(line) - 1
         self._size += len(line)
         self._dirty = True
+        if self._trouble is not None:  # after the reply is kept, which is paid for
+            raise self._trouble
 
     def close(self) -> None:
         """Make everything durable and release the lock. Closing twice is harmless."""
@@ -131,12 +128,16 @@ class Journal:
             return
         self._syncer.join()
         try:
-            self._raise_sync_error()
             with guard(self.path):
+                self._look()
+                if os.fstat(self._file).st_nlink == 0:
+                    self._write_again()
+                if self._trouble is not None:
+                    raise self._trouble
                 os.fsync(self._file)
         finally:
             os.close(self._file)
-            os.close(self._lock)
+            unlock(self._lock)
 
     def __enter__(self) -> Self:
         return self
@@ -160,60 +161,67 @@ class Journal:
 
     def _load(self) -> int:
         """Index every intact line, cut off a torn last one, and return the size of the file in bytes."""
-        offset = 0
+        end, torn = 0, 0  # of the last intact line, and where the damage after it begins
         with self.path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    if not self._read_only:
-                        os.ftruncate(self._file, offset)
-                    break
-                if _intact(line):
-                    self._index[bytes.fromhex(line[_KEY].decode())] = offset << _LENGTH_BITS | len(line)
+            for offset, line, intact in lines(file):
+                if intact:
+                    self._index[key_in(line)] = offset << _LENGTH_BITS | len(line)
+                    end = offset + len(line)
                 else:
                     self.corrupt_lines += 1
-                offset += len(line)
-        return offset
+                    torn = offset
+            size = file.tell()
+        if self._ends_whole(size):
+            return size
+        if end <= torn:  # a reply that was on its way when its writer died is no damage
+            self.corrupt_lines -= 1
+            size = torn
+        rest = b"" if self._ends_whole(size) else b"\n"
+        if not self._read_only:
+            os.ftruncate(self._file, size)
+            os.write(self._file, rest)
+        return size + len(rest)
+
+    def _ends_whole(self, size: int) -> bool:
+        return not size or os.pread(self._file, 1, size - 1) == b"\n"
 
     def _sync_loop(self) -> None:
         while not self._closing.wait(SYNC_INTERVAL_S):
-            if self._dirty:
-                self._dirty = False
-                try:
+            try:
+                self._look()
+                if self._dirty:
+                    self._dirty = False
                     os.fsync(self._file)
-                except OSError as error:
-                    self._sync_error = error
-                    return
+            except OSError as error:
+                self._trouble = StoreError(
+                    f"{self.path}: fsync failed: {error}; replies of the last seconds may be lost, "
+                    "check the disk and run again"
+                )
+            if self._trouble is not None:
+                return
 
-    def _raise_sync_error(self) -> None:
-        if self._sync_error is not None:
-            raise StoreError(
-                f"{self.path}: fsync failed: {self._sync_error}; replies of the last seconds may be lost, "
-                "check the disk and run again"
-            ) from self._sync_error
+    def _look(self) -> None:
+        """Note where the file is no longer the one under its name."""
+        ours = os.fstat(self._file)
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            found = None
+        if self._trouble is None and (found is None or not os.path.samestat(ours, found)):
+            what = "moved" if ours.st_nlink else "deleted"
+            self._trouble = StoreError(
+                f"{self.path}: was {what} while this run wrote to it, so the run has stopped; "
+                "leave the run's folder alone until it has ended, and run again"
+            )
 
-
-def look_up(path: Path, keys: Collection[str]) -> dict[str, Completion]:
-    """The replies under some keys, found in one pass without an index, also while a run writes the file.
-
-    A key that is not there, or on a damaged line, is left out. Raises StoreError where the file cannot be read.
-    """
-    wanted = {key.encode() for key in keys}
-    found: dict[str, Completion] = {}
-    with guard(path), path.open("rb") as file:
-        for line in file:
-            if line[_KEY] in wanted and _intact(line):
-                key = line[_KEY].decode()
-                try:
-                    found[key] = decode(line[_BODY], Completion)
-                except ValueError as error:
-                    raise StoreError(
-                        f"{path}: the reply {key} is of another version ({explain(error)})"
-                    ) from error
-                if len(found) == len(wanted):
-                    break
-    return found
-
-
-def _intact(line: bytes) -> bool:
-    head = b'{"crc":"%08x",' % zlib.crc32(memoryview(line)[_CHECKED:-1])
-    return line[:_CHECKED] == head and line.endswith(b"\n")
+    def _write_again(self) -> None:
+        """Put what is in a deleted file back under its name, unless another has that by now."""
+        if not self._size or self.path.exists():
+            return
+        writer = RowsWriter(self.path)
+        try:
+            for offset in range(0, self._size, CHUNK):
+                writer.write_bytes(os.pread(self._file, min(CHUNK, self._size - offset), offset))
+            writer.publish()
+        finally:
+            writer.discard()

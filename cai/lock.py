@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from cai.errors import StoreError
 
+_held: set[int] = set()  # descriptors of all locks of this process
+
 
 class Holder(NamedTuple):
     """The process that has a lock."""
@@ -26,22 +28,35 @@ def lock(path: Path, what: str) -> int:
 
     Raises StoreError naming `what` and the holder where another process has it.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, 0)
-        signature = {"pid": os.getpid(), "host": socket.gethostname()}
-        os.pwrite(descriptor, json.dumps(signature).encode(), 0)
-    except BlockingIOError as error:
-        holder = _holder(descriptor)
-        os.close(descriptor)
-        raise StoreError(
-            f"{what} is in use by another run ({holder}); wait for it or stop it, then run again"
-        ) from error
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_at(
+                descriptor, path
+            ):  # deleted between opening and locking: a lock that nobody else meets
+                os.close(descriptor)
+                continue
+            os.ftruncate(descriptor, 0)
+            signature = {"pid": os.getpid(), "host": socket.gethostname()}
+            os.pwrite(descriptor, json.dumps(signature).encode(), 0)
+        except BlockingIOError as error:
+            holder = _holder(descriptor)
+            os.close(descriptor)
+            raise StoreError(
+                f"{what} is in use by another run ({holder}); wait for it or stop it, then run again"
+            ) from error
+        except OSError:
+            os.close(descriptor)
+            raise
+        _held.add(descriptor)
+        return descriptor
+
+
+def unlock(descriptor: int) -> None:
+    """Give a lock back."""
+    _held.discard(descriptor)
+    os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -51,7 +66,43 @@ def held(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        os.close(descriptor)
+        unlock(descriptor)
+
+
+@contextlib.contextmanager
+def held_folder(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder itself, where its file system can (NFS cannot): a lock file that is deleted lets nobody in then."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _held.add(descriptor)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(
+                f"{what} is in use by another run, whose lock file was deleted; wait for it or stop it, then run again"
+            ) from error
+        except OSError:
+            pass
+        yield
+    finally:
+        unlock(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _leave_to_parent() -> None:
+    """A forked process does not hold the locks of the one that it came from: it may live longer."""
+    while _held:
+        with contextlib.suppress(OSError):
+            os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def holder(path: Path) -> Holder | None:
@@ -65,7 +116,7 @@ def holder(path: Path) -> Holder | None:
         return None
     try:
         signed = _signed(descriptor)
-        if signed is None or (signed.host == socket.gethostname() and not _lives(signed.pid)):
+        if signed is None or (signed.host == socket.gethostname() and not lives(signed.pid)):
             return None
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -77,7 +128,8 @@ def holder(path: Path) -> Holder | None:
     return None
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Whether there is a process of this id on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

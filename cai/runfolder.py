@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import shutil
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
@@ -12,10 +13,10 @@ from cai import __version__
 from cai.config import RunConfig
 from cai.constitution import Constitution, load_constitution
 from cai.errors import ConfigError
-from cai.lock import held
+from cai.lock import held, held_folder
 from cai.previous import keep_previous, templates_digest
 from cai.report.status import read_json
-from cai.store import write_json
+from cai.store import guard, remove_abandoned, write_json
 
 # what changes a run with its version, as far as it is installed
 PACKAGES = ("vllm", "transformers", "torch", "trl", "openai", "anthropic", "prefect")
@@ -28,19 +29,31 @@ def hold_run(config: RunConfig) -> Iterator[None]:
 
     Raises StoreError where another process holds it, ConfigError where it cannot be written or is full.
     """
+    check_folder(config)
+    what = f"the run {config.root}"
+    with contextlib.ExitStack() as stack:
+        with guard(config.root):
+            stack.enter_context(held(config.root / "run.lock", what))
+            stack.enter_context(held_folder(config.root, what))
+        remove_abandoned(config.root)
+        yield
+
+
+def check_folder(config: RunConfig) -> None:
+    """Make the run's folder. Raises ConfigError where it cannot be written or its disk is full."""
     try:
         config.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=config.root):
+            pass
+        free = shutil.disk_usage(config.root).free
     except OSError as error:
         raise ConfigError(
             f"{config.root}: {error.strerror}; set 'outputs' to a folder that can be written"
         ) from error
-    free = shutil.disk_usage(config.root).free
     if free < FREE_BYTES:
         raise ConfigError(
             f"{config.root}: only {free // 2**20} MiB of disk space left; free some, or set 'outputs'"
         )
-    with held(config.root / "run.lock", f"the run {config.root}"):
-        yield
 
 
 @contextlib.contextmanager

@@ -11,9 +11,11 @@ such a row) is written with ASCII escapes, so that it reads back as the same str
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -25,10 +27,26 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from cai.errors import StoreError
+from cai.lock import lives
 from cai.rows import Row
 
 Model = TypeVar("Model", bound=BaseModel)
 BUFFER = 1 << 18
+_RIGHTS = "give this user the right to write there, or set 'outputs' to another folder"
+ADVICE = {  # by errno: what helps, before the same command is run again
+    errno.ENOSPC: "free some space on that disk",
+    errno.EDQUOT: "this user's share of that disk is used up: free some of it, or have it raised",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f)",
+    errno.EROFS: "that disk is mounted read-only: mount it for writing, or set 'outputs' to another folder",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EIO: "the disk reports a fault: see the kernel's log (dmesg), and take another disk if it goes on",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENOLCK: "that file system gives no locks: set 'outputs' to a folder on one that does",
+    errno.ENOTSUP: "that file system cannot do this: set 'outputs' to a folder on another one",
+    errno.ENOENT: "it may have been deleted meanwhile: run again, and what is missing is made again",
+}
+TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{8}\.tmp$")
 
 
 class Published(Row):
@@ -50,7 +68,14 @@ def guard(path: Path) -> Iterator[None]:
 
 def unusable(path: Path, error: OSError) -> StoreError:
     """What to raise where the system refuses a file."""
-    return StoreError(f"{path}: {error.strerror or error}; check space and permissions")
+    return StoreError(told(error, path))
+
+
+def told(error: OSError, path: Path | None = None) -> str:
+    """What the system refused, where, and what to do about it, in one line. `path`: None for the error's own."""
+    advice = ADVICE.get(error.errno or 0, "check space and permissions")
+    place = path or error.filename2 or error.filename
+    return f"{f'{place}: ' if place else ''}{error.strerror or error}; {advice}"
 
 
 def encode(row: BaseModel) -> bytes:
@@ -197,6 +222,14 @@ def remove_leftovers(path: Path) -> None:
     with guard(path):
         for leftover in path.parent.glob(f".{path.name}.*.tmp"):
             leftover.unlink(missing_ok=True)
+
+
+def remove_abandoned(root: Path) -> None:
+    """Remove what killed writers have left anywhere below `root`; a temporary file bears the id of its writer."""
+    with guard(root):
+        for leftover in root.rglob(".*.tmp"):
+            if (found := TEMPORARY.search(leftover.name)) and not lives(int(found[1])):
+                leftover.unlink(missing_ok=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

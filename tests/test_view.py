@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from cai.errors import ConfigError
-from cai.journal import Journal, look_up
+from cai.journal import Journal
+from cai.journal_lines import look_up
 from cai.rows import Drop, Judgment, Pair, Prompt, Reply, Revision
 from cai.store import read_rows
 from cai.view.guard import known_host

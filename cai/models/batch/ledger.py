@@ -22,7 +22,7 @@ from typing import Any, Literal
 import orjson
 
 from cai.errors import StoreError
-from cai.lock import lock
+from cai.lock import lock, unlock
 from cai.store import guard, sync_folder
 
 How = Literal["read", "failed", "lost"]
@@ -57,7 +57,7 @@ class Ledger:
                 self._load()
                 sync_folder(path.parent)
             except BaseException:
-                os.close(self._lock)
+                unlock(self._lock)
                 raise
 
     @property
@@ -93,7 +93,7 @@ class Ledger:
     def close(self) -> None:
         """Release the file and its lock."""
         os.close(self._file)
-        os.close(self._lock)
+        unlock(self._lock)
 
     def _write(self, record: dict[str, Any]) -> None:
         line = orjson.dumps(record) + b"\n"
