@@ -10,14 +10,15 @@ whatever the steps do with the error.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from cai.budget import Spending
 from cai.errors import CaiError, ParseError, ProviderError, Refused
 from cai.journal import Journal
-from cai.models.base import ChatModel, Completion, Request, derive_seed, stands_aside
+from cai.models.base import ChatModel, Completion, Request, attempts, derive_seed
+from cai.tally import Tally
 
 T = TypeVar("T")
 ATTEMPTS = 3  # times that a reply which does not parse is asked for, in all
@@ -33,53 +34,17 @@ class Asked(NamedTuple):
 Ask = Callable[[Request], Awaitable[Asked]]
 
 
-@dataclass
-class Tally:
-    """What the calls of a shard add up to; each distinct call counts once.
-
-    `cost` (US dollars; None once a call without a known price is counted) covers replayed calls too,
-    `cost_made` those of this run, in which `generated` tokens were written. `failed`: calls given up, by
-    ProviderError kind.
-    """
-
-    made: int = 0
-    replayed: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    generated: int = 0
-    cost: float | None = 0.0
-    cost_made: float | None = 0.0
-    failed: Counter[str] = field(default_factory=Counter)
-
-    def add(self, completion: Completion, *, made: bool) -> None:
-        """Count one distinct call."""
-        usage = completion.usage
-        self.prompt_tokens += usage.prompt_tokens
-        self.completion_tokens += usage.completion_tokens
-        self.cached_tokens += usage.cached_tokens
-        self.cost = _plus(self.cost, completion.cost)
-        if made:
-            self.made += 1
-            self.generated += usage.completion_tokens
-            self.cost_made = _plus(self.cost_made, completion.cost)
-        else:
-            self.replayed += 1
-
-
-def _plus(total: float | None, cost: float | None) -> float | None:
-    return None if total is None or cost is None else total + cost
-
-
 class Calls:
     """Asks `model` through `journal`, at most `limit` calls at a time.
 
     `on_call` runs after each finished call. `stopped`: why no call may start any more; set by a fatal
     failure, or from outside. `in_flight`: calls begun and not ended, those included that wait for their turn
-    at the endpoint.
+    at the endpoint. `spending`: what counts them for the run's budget. It is the `Attempts` of its calls.
     """
 
-    def __init__(self, model: ChatModel, journal: Journal, limit: int) -> None:
+    def __init__(
+        self, model: ChatModel, journal: Journal, limit: int, spending: Spending | None = None
+    ) -> None:
         self.tally = Tally()
         self.stopped: CaiError | None = None
         self.in_flight = 0
@@ -88,8 +53,10 @@ class Calls:
         self._identity = model.identity
         self._journal = journal
         self._limit = limit
+        self._spending = spending
         self._queue: deque[tuple[str, Request]] = deque()
         self._callers: set[asyncio.Task[None]] = set()
+        self._aside: set[asyncio.Task[None] | None] = set()
         self._waiting: dict[str, list[asyncio.Future[Completion]]] = {}  # who waits for a call, by its key
 
     async def ask(self, request: Request) -> Asked:
@@ -114,7 +81,14 @@ class Calls:
         return Asked(await future, key)
 
     async def drain(self, grace_s: float | None) -> None:
-        """Wait for the calls in flight; those left after `grace_s` seconds (None: no limit) are cancelled."""
+        """Wait for the calls in flight; those left after `grace_s` seconds (None: no limit) are cancelled.
+
+        So are those that wait out a failure, once no attempt may start any more.
+        """
+        if self.stopped is not None:
+            for caller in self._aside:
+                if caller is not None:
+                    caller.cancel()
         try:
             while self._callers:
                 _, late = await asyncio.wait(self._callers, timeout=grace_s)
@@ -133,15 +107,37 @@ class Calls:
         self._callers.add(caller)
         caller.add_done_callback(self._callers.discard)  # also one that is cancelled before it starts
 
-    def _stand_aside(self, change: int) -> None:
+    def begins(self, request: Request, *, hold: bool = False) -> None:
+        """An attempt is about to be sent. Raises BudgetError."""
+        if self._spending is not None:
+            self._spending.begins(request, hold)
+        self.tally.attempts += 1
+
+    def joins(self, request: Request) -> None:
+        """An attempt that was sent before is waited for."""
+        if self._spending is not None:
+            self._spending.holds(request)
+        self.tally.attempts += 1
+
+    def failed(self, why: str) -> None:
+        """An attempt has ended without a reply."""
+        self.tally.failed_attempts[why] += 1
+
+    def ends(self, request: Request) -> None:
+        """What was held for a request is let go."""
+        if self._spending is not None:
+            self._spending.ends(request)
+
+    def aside(self, change: int) -> None:
         """A call begins to wait out a failure (1) or goes on (-1): meanwhile another is made in its place."""
+        (self._aside.add if change > 0 else self._aside.discard)(asyncio.current_task())
         self._limit += change
         if change > 0 and self._queue and self.stopped is None:
             self._add_caller()
 
     async def _caller(self) -> None:
         """Make calls until the queue is empty or there are too many callers; who waits gets reply or error."""
-        stands_aside.set(self._stand_aside)
+        attempts.set(self)
         try:
             while self._queue and len(self._callers) <= self._limit:
                 key, request = self._queue.popleft()
@@ -171,6 +167,8 @@ class Calls:
         self.in_flight += 1
         try:
             completion = await self._model.complete(request)
+            if self._spending is not None:  # whether it can be kept or not
+                self._spending.add(request, completion)
             self._journal.put(key, completion)
         except CaiError as error:
             if isinstance(error, ProviderError):

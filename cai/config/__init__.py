@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cai.config.budget import BudgetConfig
 from cai.config.consistent import CHECKS
 from cai.config.models import LimitsConfig, ManagedConfig, ModelConfig, PriceConfig
 from cai.config.prompts import EvaluateConfig, SourceConfig
@@ -30,6 +31,7 @@ from cai.config.training import (
 )
 
 __all__ = [
+    "BudgetConfig",
     "CriticConfig",
     "DpoConfig",
     "EvaluateConfig",
@@ -87,6 +89,7 @@ class RunConfig(Section):
     grpo: TrainingConfig | None = None
     evaluate: EvaluateConfig | None = None
     ray: RayConfig | None = None
+    budget: BudgetConfig | None = None
 
     @model_validator(mode="before")
     @classmethod

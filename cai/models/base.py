@@ -7,7 +7,6 @@ under which the journal keeps the reply, so everything that can change a reply m
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -92,9 +91,30 @@ class ChatModel(Protocol):
         """Release connections; the model cannot be used afterwards."""
 
 
-stands_aside: ContextVar[Callable[[int], None] | None] = ContextVar("stands_aside", default=None)
-"""Set by who bounds the calls in flight: called with 1 when the call in this context begins to wait out a failure,
-and with -1 when it goes on. Meanwhile it uses nothing, so another call may go out in its place."""
+class Attempts(Protocol):
+    """Who bounds and counts what the calls made for it take; told of each attempt as it goes."""
+
+    def begins(self, request: Request, *, hold: bool = False) -> None:
+        """An attempt is about to be sent. Raises BudgetError where none may be sent any more.
+
+        `hold`: what it may use counts as used until it `ends`, as its reply may be a day away.
+        """
+
+    def joins(self, request: Request) -> None:
+        """The reply of an attempt that was counted before is waited for, and held like one of one's own."""
+
+    def failed(self, why: str) -> None:
+        """An attempt has ended without a reply; `why`: as AttemptFailed has it."""
+
+    def ends(self, request: Request) -> None:
+        """What was held for a request is let go."""
+
+    def aside(self, change: int) -> None:
+        """A call begins to wait out a failure (1) or goes on (-1): meanwhile it uses nothing."""
+
+
+attempts: ContextVar[Attempts | None] = ContextVar("attempts", default=None)
+"""Set by who makes calls, for the calls made in its context."""
 
 
 def gives_logprobs(config: ModelConfig) -> bool:

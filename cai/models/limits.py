@@ -24,6 +24,13 @@ def estimated_tokens(request: Request) -> tuple[int, int]:
     return sum(len(m.content) for m in request.messages) // CHARS_PER_TOKEN, request.max_tokens
 
 
+def estimated_usage(request: Request, reply: str) -> Usage:
+    """The tokens of a call whose reply does not count them, by the length of both."""
+    return Usage(
+        prompt_tokens=estimated_tokens(request)[0], completion_tokens=-(-len(reply) // CHARS_PER_TOKEN)
+    )
+
+
 class Buckets:
     """The token buckets of one model, for all of its clients in an event loop. Calls pass in order of arrival."""
 

@@ -23,7 +23,7 @@ from typing import TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from cai.errors import ProviderError, ProviderErrorKind
-from cai.models.base import Completion, Request, stands_aside
+from cai.models.base import Completion, Request, attempts
 from cai.models.deadlines import Deadlines
 from cai.models.failures import KINDS, PASSING, AttemptFailed, Why
 from cai.models.pace import Pacer, unpaced
@@ -108,7 +108,10 @@ class RetryPolicy:
         call.attempts += 1
         limit = min(self._timeout_s, call.ends - begun)
         congested: bool | None = None
+        told = attempts.get() if call.request is not None else None
         try:
+            if told is not None and call.request is not None:
+                told.begins(call.request)
             async with asyncio.timeout(None) as timeout:
                 self._deadlines.add(timeout, begun + limit)
                 try:
@@ -119,10 +122,14 @@ class RetryPolicy:
         except TimeoutError as error:
             congested = True
             call.spent += 1
+            if told is not None:
+                told.failed("transient")
             raise AttemptFailed("transient", f"no reply within {limit:.3g} s") from error
         except AttemptFailed as failure:
             congested = failure.congested
             call.spent += failure.why != "rate_limit"
+            if told is not None:
+                told.failed(failure.why)
             raise
         finally:
             pacer.leave(sent, congested)
@@ -191,14 +198,14 @@ def _failure(state: RetryCallState) -> AttemptFailed:
 
 async def _stand_aside(seconds: float) -> None:
     """Sleep, and let whoever bounds the calls in flight know that this one uses nothing meanwhile."""
-    tell = stands_aside.get()
-    if tell is None:
+    told = attempts.get()
+    if told is None:
         return await asyncio.sleep(seconds)
-    tell(1)
+    told.aside(1)
     try:
         await asyncio.sleep(seconds)
     finally:
-        tell(-1)
+        told.aside(-1)
 
 
 def _wait(state: RetryCallState) -> float:

@@ -1,0 +1,152 @@
+"""The budget of a run: what it may spend at most, held against what it has spent before each attempt is sent.
+
+The caps hold to within what is in flight, in all processes of a run together and over all its resumes; see
+`cai.spending` for how it is counted. What a provider charges for an attempt that failed is in no reply: it counts
+as a call, not as tokens or money. An engine that the run starts itself costs nothing, unless the config prices it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from cai.config import BudgetConfig, ModelConfig, RunConfig
+from cai.errors import BudgetError, ConfigError
+from cai.models.base import Completion, Request, Usage
+from cai.models.cost import batch_discount, cost, list_price
+from cai.models.limits import estimated_tokens, estimated_usage
+from cai.spending import (
+    CALLS,
+    COMPLETION,
+    ESTIMATED,
+    NANO,
+    NANOS,
+    PROMPT,
+    UNPRICED,
+    Counters,
+    Shared,
+    Spent,
+)
+
+AGAIN = "and run the same command to go on"
+
+
+class Spending:
+    """What the calls to one model of a run spend, within the run's budget."""
+
+    def __init__(self, counters: Counters, budget: BudgetConfig | None, model: ModelConfig) -> None:
+        self._counters, self._budget, self._model = counters, budget, model
+
+    def begins(self, request: Request, hold: bool) -> None:
+        """Count an attempt that is about to be sent. Raises BudgetError where a cap is reached.
+
+        `hold`: nor may what it can use at most exceed a cap; that counts as used until the request `ends`.
+        """
+        if self._budget is not None:
+            self._refuse(self._budget, *(self._estimate(request) if hold else (0, 0.0)))
+        if hold:
+            self.holds(request)
+        self._counters.count(CALLS)
+
+    def holds(self, request: Request) -> None:
+        """What a request can use at most counts as used until it `ends`."""
+        self._counters.hold(request, *self._estimate(request))
+
+    def ends(self, request: Request) -> None:
+        """What was held for a request is let go."""
+        self._counters.release(request)
+
+    def add(self, request: Request, completion: Completion) -> None:
+        """Count what a reply has used; where it does not say, what its length tells."""
+        usage, price = completion.usage, completion.cost
+        if not usage.prompt_tokens or (completion.text and not usage.completion_tokens):
+            usage = estimated_usage(request, completion.text)
+            price = self._price(usage)
+            self._counters.count(ESTIMATED)
+        self._counters.count(PROMPT, usage.prompt_tokens)
+        self._counters.count(COMPLETION, usage.completion_tokens)
+        if price:
+            self._counters.count(NANOS, round(price / NANO))
+        elif price is None and self._model.managed is None:
+            self._counters.count(UNPRICED)
+
+    def _refuse(self, budget: BudgetConfig, tokens: int, dollars: float) -> None:
+        """Raise BudgetError where a cap is reached, or so much more would exceed it."""
+        counters = self._counters
+        if budget.max_calls is not None and (calls := counters.total(CALLS)) >= budget.max_calls:
+            raise BudgetError(_reached("max_calls", f"{calls:,} of {budget.max_calls:,} calls"))
+        if budget.max_tokens is not None:
+            spent = counters.total(PROMPT) + counters.total(COMPLETION)
+            if spent + counters.held_tokens >= max(budget.max_tokens - tokens, 1):
+                held = f", {counters.held_tokens:,} held for open batches" if counters.held_tokens else ""
+                raise BudgetError(
+                    _reached("max_tokens", f"{spent:,} of {budget.max_tokens:,} tokens{held}", tokens)
+                )
+        if budget.max_cost is not None:
+            paid = counters.total(NANOS) * NANO
+            if paid + counters.held_cost >= max(budget.max_cost - dollars, NANO):
+                held = f", ${counters.held_cost:.4f} held for open batches" if counters.held_cost else ""
+                raise BudgetError(
+                    _reached("max_cost", f"${paid:.4f} of ${budget.max_cost:.2f}{held}", dollars)
+                )
+
+    def _estimate(self, request: Request) -> tuple[int, float]:
+        """The tokens and dollars that a request may use at most."""
+        prompt, reply = estimated_tokens(request)
+        found = self._price(Usage(prompt_tokens=prompt, completion_tokens=reply))
+        return prompt + reply, found or 0.0
+
+    def _price(self, usage: Usage) -> float | None:
+        model = self._model
+        found = cost(usage, model.model, model.price)
+        return found and found * (1 - batch_discount(model.backend) * (model.mode == "batch"))
+
+
+def _reached(cap: str, spent: str, more: float = 0) -> str:
+    why = "leaves no room for the next request of a batch" if more else "is reached"
+    return f"budget.{cap} {why}: {spent} spent; raise it {AGAIN}"
+
+
+@contextlib.contextmanager
+def spending(config: RunConfig, name: str) -> Iterator[Spending]:
+    """What calls to the model `name` of a run are counted by. Raises StoreError."""
+    with Shared(config.root) as counters:
+        yield Spending(counters, config.budget, config.models[name])
+
+
+def check_budget(config: RunConfig) -> None:
+    """Refuse a cap on money where a model in use has no known price. Raises ConfigError."""
+    if config.budget is None or config.budget.max_cost is None:
+        return
+    used = [config.policy.model, config.critic.model, *config.judge.judges]
+    used += [config.evaluation_judge] if config.evaluate else []
+    used += [config.step_judge] if config.stepwise else []
+    for name in dict.fromkeys(used):
+        model = config.models[name]
+        if model.managed is None and (model.price or list_price(model.model)) is None:
+            raise ConfigError(
+                f"budget.max_cost: no price is known for models.{name} ({model.model}); give models.{name}.price "
+                "(zeros for an engine of your own), or leave the cap out"
+            )
+
+
+def unbudgeted(dumped: dict[str, Any]) -> dict[str, Any]:
+    """A config as JSON without its budget, which decides nothing about what a run publishes."""
+    return {key: value for key, value in dumped.items() if key != "budget"}
+
+
+def spent_line(spent: Spent, budget: dict[str, Any]) -> str:
+    """What is spent of a stored budget section, in words."""
+    parts = []
+    if (calls := budget["max_calls"]) is not None:
+        parts.append(f"{spent.calls:,} of {calls:,} calls")
+    if (tokens := budget["max_tokens"]) is not None:
+        parts.append(f"{spent.tokens:,} of {tokens:,} tokens")
+    if (dollars := budget["max_cost"]) is not None:
+        parts.append(f"${spent.cost:.2f} of ${dollars:.2f}")
+    if spent.estimated and budget["max_calls"] is None:
+        parts.append(f"tokens of {spent.estimated:,} replies guessed from their length")
+    if spent.unpriced and dollars is not None:
+        parts.append(f"{spent.unpriced:,} replies without a known price not in it")
+    return ", ".join(parts)

@@ -1,0 +1,204 @@
+"""What a run has spent over all its resumes: counters in one small file that all its processes map into memory.
+
+Each process adds to a slot of its own and reads those of all, so that counting takes no lock and no system call, is
+seen by the others at once, and outlives the death of the process by kill -9. A slot whose process is gone is taken
+over, with what stands in it, by the next one. A power cut may lose what was counted since the last shard ended. In
+a folder without the file, of an earlier release or with the file lost, counting begins at what the journals hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import socket
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from cai.errors import StoreError
+from cai.journal_lines import completion_in, lines
+from cai.lock import lives
+from cai.models.base import Completion
+from cai.store import guard
+
+FILE = "spent.bin"
+MAGIC = int.from_bytes(b"caispen1")
+WORDS = 8  # of 8 bytes, a slot: process, host, and the six counters; the first slot is MAGIC and slots in use
+SLOTS = 512
+SIZE = SLOTS * WORDS * 8
+NANO = 1e-9
+CALLS, PROMPT, COMPLETION, NANOS, ESTIMATED, UNPRICED = range(2, 8)
+
+
+class Spent(NamedTuple):
+    """Attempts sent, tokens and US dollars. Of the replies counted, `estimated` came without their tokens, which are
+    guessed from their length, and `unpriced` are not in `cost`, because no price is known for them.
+    """
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    estimated: int = 0
+    unpriced: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Of prompts and replies."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Counters:
+    """The open counters of a run, for this process. Raises StoreError where the file is damaged or cannot be used.
+
+    `held_tokens`, `held_cost`: what requests of this process in open batches may use on top.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / FILE
+        self._held: dict[int, tuple[int, float]] = {}
+        self.held_tokens, self.held_cost = 0, 0.0
+        with guard(self._path):
+            root.mkdir(parents=True, exist_ok=True)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if not _is_whole(self._path, file):
+                    _create(file, root)
+                self._map = mmap.mmap(file, SIZE)
+                self._words = memoryview(self._map).cast("q")
+                self._at = self._claim() * WORDS
+            finally:
+                os.close(file)  # the map stays, the lock goes
+
+    def count(self, field: int, more: int = 1) -> None:
+        """Add to a counter: CALLS, PROMPT …"""
+        self._words[self._at + field] += more
+
+    def total(self, field: int) -> int:
+        """A counter over all processes, also those of before."""
+        words = self._words
+        return sum(words[WORDS + field : words[1] * WORDS : WORDS])
+
+    def hold(self, request: object, tokens: int, cost: float) -> None:
+        """Count what a request may use as used, once, until it is released; `request`: whoever holds it keeps it."""
+        if id(request) not in self._held:
+            self._held[id(request)] = tokens, cost
+            self.held_tokens += tokens
+            self.held_cost += cost
+
+    def release(self, request: object) -> None:
+        """Let go what is held for a request, if anything is."""
+        tokens, cost = self._held.pop(id(request), (0, 0.0))
+        self.held_tokens -= tokens
+        self.held_cost = self.held_cost - cost if self._held else 0.0
+
+    def close(self) -> None:
+        """Make the counts durable, and leave the slot to the next process."""
+        with guard(self._path):
+            self._words[self._at] = 0
+            self._map.flush()
+            self._words.release()
+            self._map.close()
+
+    def _claim(self) -> int:
+        """The number of a slot that no living process has."""
+        words, host = self._words, zlib.crc32(socket.gethostname().encode())
+        used = words[1]
+        for slot in range(1, used):
+            owner = words[slot * WORDS]
+            here = words[slot * WORDS + 1] == host
+            if not owner or (here and (owner == os.getpid() or not lives(owner))):
+                break
+        else:
+            slot = min(used, SLOTS - 1)  # the last one is shared, should so many hosts ever die on one run
+        words[slot * WORDS], words[slot * WORDS + 1] = os.getpid(), host
+        words[1] = max(used, slot + 1)
+        return slot
+
+
+class Shared:
+    """The counters of a run, opened by the first of this process to need them and closed by the last."""
+
+    _open: dict[Path, tuple[Counters, int]] = {}
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+
+    def __enter__(self) -> Counters:
+        counters, users = self._open.get(self._root) or (Counters(self._root), 0)
+        self._open[self._root] = counters, users + 1
+        return counters
+
+    def __exit__(self, *_: object) -> None:
+        counters, users = self._open.pop(self._root)
+        if users > 1:
+            self._open[self._root] = counters, users - 1
+        else:
+            counters.close()
+
+
+def read_spent(root: Path) -> Spent | None:
+    """What a run has spent so far, also while it goes on; None where nothing counts it. Raises StoreError."""
+    path = root / FILE
+    if not path.is_file():
+        return None
+    with guard(path):
+        file = os.open(path, os.O_RDONLY)
+        try:
+            if not _is_whole(path, file):
+                return None
+            words = memoryview(os.pread(file, SIZE, 0)).cast("q")
+        finally:
+            os.close(file)
+    return _spent([sum(words[WORDS + field : words[1] * WORDS : WORDS]) for field in range(2, WORDS)])
+
+
+def _spent(counts: list[int]) -> Spent:
+    calls, prompt, completion, nanos, estimated, unpriced = counts
+    return Spent(calls, prompt, completion, nanos * NANO, estimated, unpriced)
+
+
+def _is_whole(path: Path, file: int) -> bool:
+    """False for a file that was only begun. Raises StoreError for one that is something else."""
+    words = memoryview(os.pread(file, 16, 0).ljust(16, b"\0")).cast("q")
+    if words[0] == 0:
+        return False
+    if words[0] != MAGIC or os.fstat(file).st_size != SIZE or not 1 <= words[1] <= SLOTS:
+        raise StoreError(
+            f"{path}: not what a run has spent; move the file away, and its replies are counted from the journals"
+        )
+    return True
+
+
+def _create(file: int, root: Path) -> None:
+    """Write the counters of what the journals hold; killed before the end, the file counts as begun only."""
+    counts = [0] * WORDS
+    for completion in _journalled(root):
+        usage = completion.usage
+        counts[CALLS] += 1
+        counts[PROMPT] += usage.prompt_tokens
+        counts[COMPLETION] += usage.completion_tokens
+        counts[NANOS] += round((completion.cost or 0.0) / NANO)
+        counts[UNPRICED] += completion.cost is None
+    whole = memoryview(bytearray(SIZE)).cast("q")
+    whole[1] = 2
+    for field, count in enumerate(counts):
+        whole[WORDS + field] = count
+    os.pwrite(file, whole, 0)  # all of it: a page without a block on a full disk would end the process
+    os.fsync(file)
+    os.pwrite(file, MAGIC.to_bytes(8, sys.byteorder), 0)
+
+
+def _journalled(root: Path) -> Iterator[Completion]:
+    """Every reply that the journals of a run hold; one of another version is left out."""
+    for path in (root / "journal").glob("*/*.jsonl"):
+        with guard(path), path.open("rb") as file:
+            for _, line, intact in lines(file):
+                if intact:
+                    with contextlib.suppress(ValueError):
+                        yield completion_in(line)
