@@ -38,6 +38,10 @@ class ServerError(CaiError):
     """A managed vLLM server did not start, or died; the message names its log file."""
 
 
+class EngineDied(ServerError):
+    """A vLLM engine of the run's own ended while it was in use; starting it again may be all it takes."""
+
+
 class HubError(CaiError):
     """A hub refused an upload or cannot be reached; the message says what to do. The token is in no message."""
 
@@ -56,6 +60,14 @@ class ParseError(CaiError):
 
 class Refused(ParseError):
     """The model (or the provider's filter) declined to answer; asking again would only be declined again."""
+
+
+class BudgetError(CaiError):
+    """A cap of the run's budget is reached; the message says which, and how to go on."""
+
+
+class AccountingError(StoreError):
+    """Rows or calls do not add up, which is a bug; the message names stage, shard and both numbers."""
 
 
 class BatchError(CaiError):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from cai.clients import Endpoints, board, opened
 from cai.config import RunConfig
-from cai.errors import ProviderError
+from cai.errors import EngineDied, ProviderError, ServerError
 from cai.models import open_model
 from cai.models.base import ChatModel, Completion, Request
 from cai.models.in_process import in_process_engine
@@ -25,9 +26,14 @@ __all__ = [
     "engine_of",
     "on_demand",
     "opened",
+    "outliving_engines",
     "serving",
     "with_policy",
 ]
+
+T = TypeVar("T")
+RESTARTS = 3  # of an engine that does not live STEADY_S: a request that always kills it must not go on for ever
+STEADY_S = 900.0
 
 
 def engine_of(config: RunConfig, name: str) -> str | None:
@@ -77,6 +83,25 @@ async def _engine(config: RunConfig, names: Sequence[str]) -> AsyncIterator[str]
                 way = "in process" if in_process else "server"
                 figures = {"names": names, "way": way, "start_s": start_s, **found}
                 add_engine(config.root, EngineFigures.model_validate(figures))
+
+
+async def outliving_engines(work: Callable[[], Awaitable[T]]) -> T:
+    """The result of `work`, begun again where an engine that it serves dies in use; its journal keeps every reply.
+
+    Raises ServerError for an engine that has died soon after each of RESTARTS starts.
+    """
+    restarts = 0
+    while True:
+        begun = time.monotonic()
+        try:
+            return await work()
+        except EngineDied as error:
+            if time.monotonic() - begun > STEADY_S:
+                restarts = 0
+            if restarts == RESTARTS:
+                raise ServerError(f"{error}; it was started {RESTARTS} times again") from error
+            restarts += 1
+            board.say(f"{error}; it is started again ({restarts} of {RESTARTS})")
 
 
 class Models:

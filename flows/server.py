@@ -66,11 +66,11 @@ def started(command: Sequence[str], port: int, environment: Mapping[str, str], l
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S + 3)
-        except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):  # late, or its supervisor was killed
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
 
 
 def wait_for(server: Server) -> None:

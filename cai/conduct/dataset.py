@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from cai.conduct.judges import conclude, measure_stages
@@ -15,6 +16,7 @@ from cai.qualification import is_gated
 from cai.report.status import run_status
 from cai.rounds import stages_of
 from cai.runfolder import start_run
+from cai.serving import outliving_engines
 from cai.stepwise import parts, step_stages
 from cai.target import forget_shards
 
@@ -63,7 +65,7 @@ async def label(config: RunConfig, work: Work, beside: str | None = None) -> Run
     if config.pairs.target is None:
         await run_stages(config, stages, work)
     else:
-        config = await draw_until(config, stages, work)
+        config = await outliving_engines(partial(draw_until, config, stages, work))
     if gated:
         await conclude(config, work)
     await combine(config, "judge", work)

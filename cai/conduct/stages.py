@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Awaitable, Sequence
+from functools import partial
 
 from cai.conduct.work import Work
 from cai.config import RunConfig
@@ -14,7 +14,7 @@ from cai.pipeline import is_done, job_of, role_of, shards_of
 from cai.preflight import NOWHERE
 from cai.qualification import gate
 from cai.report.status import shard_reports
-from cai.serving import Endpoints, board, engine_of, opened, serving
+from cai.serving import Endpoints, board, engine_of, opened, outliving_engines, serving
 from cai.target import in_flight
 
 # Shards in work: at least so many that one's last calls never leave the engine idle, and small ones until they
@@ -41,13 +41,17 @@ async def run_stages(
         if await all_done(config, group, chosen):
             for stage in group:
                 gate(config, stage)
+        elif endpoints is None:
+            await outliving_engines(partial(_serve_group, config, group, chosen, work))
         else:
-            names = [role_of(config, stage) for stage in group]
-            served = serving(config, names) if endpoints is None else contextlib.nullcontext(endpoints)
-            async with served as found:
-                await _run_group(config, group, chosen, work, found)
+            await _run_group(config, group, chosen, work, endpoints)
         for stage in group:
             await work.show(config, stage)
+
+
+async def _serve_group(config: RunConfig, group: Sequence[str], shards: Sequence[int], work: Work) -> None:
+    async with serving(config, [role_of(config, stage) for stage in group]) as endpoints:
+        await _run_group(config, group, shards, work, endpoints)
 
 
 async def _run_group(

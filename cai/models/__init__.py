@@ -41,7 +41,7 @@ def open_model(
 
 def _vllm(config: ModelConfig, endpoint: str | None) -> ChatModel:
     from cai.models.in_process import IN_PROCESS, InProcessModel
-    from cai.models.managed import managed_key
+    from cai.models.managed import ManagedModel, managed_key
     from cai.models.vllm import VllmModel
 
     if endpoint is None and config.endpoints:
@@ -52,8 +52,9 @@ def _vllm(config: ModelConfig, endpoint: str | None) -> ChatModel:
         raise ConfigError(f"{config.model}: start its managed server first, and pass the endpoint")
     if endpoint.startswith(IN_PROCESS):
         return InProcessModel(config, endpoint)
-    key = (managed_key(endpoint) or "") if config.managed is not None else api_key(config)
-    return VllmModel(config, endpoint, key)
+    if config.managed is not None:
+        return ManagedModel(config, endpoint, managed_key(endpoint) or "")
+    return VllmModel(config, endpoint, api_key(config))
 
 
 def _openai(config: ModelConfig, endpoint: str | None) -> ChatModel:

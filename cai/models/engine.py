@@ -18,7 +18,7 @@ from pathlib import Path
 import orjson
 
 from cai.config import ManagedConfig
-from cai.errors import ConfigError, ServerError
+from cai.errors import ConfigError, EngineDied, ServerError
 from cai.models.weights import is_weights
 
 RESERVED = frozenset({"model", "served-model-name", "api-key", "lora-modules"})
@@ -31,6 +31,7 @@ CPU_BLOCK = 32  # tokens; only whole blocks are cached, and vLLM's 128 on CPU is
 LOG_TAIL = 65536
 LINE_CHARS = 300
 TELLING = re.compile(r"(\w+(Error|Exception)|\berror|Killed|Out of memory)\b.*: ?\S")
+IN_USE = "while it was in use"
 HOLLOW = re.compile(r"See root cause above|Traceback|raise \w|During handling")
 PREFIX = re.compile(r"^(\(\w+ pid=\d+\) )?((ERROR|WARNING|CRITICAL) [\d-]+ [\d:]+ \[[^\]]*\] ?)?")
 Arg = str | int | float | bool
@@ -141,9 +142,10 @@ def has_bf16(info: Path) -> bool:
 
 
 def died(model: str, what: str, when: str, log_path: Path, start: int) -> ServerError:
-    """The error for an engine that is not there any more, with its own last words."""
+    """The error for an engine that is gone, with its own last words; EngineDied where `when` is IN_USE."""
     words = last_words(log_path, start)
-    return ServerError(f"{model}: the vLLM {what} died {when}: {words} (log: {log_path})")
+    kind = EngineDied if when == IN_USE else ServerError
+    return kind(f"{model}: the vLLM {what} died {when}: {words} (log: {log_path})")
 
 
 def too_slow(model: str, what: str, timeout_s: float, log_path: Path) -> ServerError:

@@ -28,7 +28,7 @@ from typing import Any
 
 from cai.config import ManagedConfig, ModelConfig
 from cai.errors import ConfigError, ProviderError, ServerError
-from cai.models.engine import died, engine_environment, engine_flags, last_words, too_slow
+from cai.models.engine import IN_USE, died, engine_environment, engine_flags, last_words, too_slow
 from cai.models.failures import AttemptFailed, http_failure
 from cai.models.hosting import environment, kept, log_to, output_to
 from cai.models.vllm import VllmModel
@@ -70,8 +70,8 @@ async def in_process_engine(
 ) -> AsyncIterator[str]:
     """Start an engine for `model`; yields what stands for its endpoint, in this process only.
 
-    Raises ConfigError, or ServerError where the engine does not come up in `start_timeout_s`, or has died by
-    the time that the block fails.
+    Raises ConfigError, ServerError where the engine does not come up in `start_timeout_s`, and EngineDied where it
+    is gone by the time that the block fails.
     """
     engine = Engine(model, engine_flags(model, config, adapters), log_path)
     endpoint = f"{IN_PROCESS}{next(_numbers)}"
@@ -83,7 +83,7 @@ async def in_process_engine(
             yield endpoint
         except ProviderError as error:
             if engine.dead:
-                raise engine.died("while it was in use") from error
+                raise engine.died(IN_USE) from error
             raise
         finally:
             _engines.pop(endpoint, None)

@@ -27,22 +27,37 @@ import aiohttp
 
 from cai.config import ManagedConfig
 from cai.errors import ConfigError, ProviderError, ServerError
-from cai.models.engine import died, engine_environment, engine_flags, too_slow
+from cai.models.engine import IN_USE, died, engine_environment, engine_flags, too_slow
+from cai.models.failures import AttemptFailed, connection_failure
 from cai.models.supervise import GRACE_S
+from cai.models.vllm import VllmModel
 
 SERVER = "vllm.entrypoints.openai.api_server"  # the `vllm` command fails with its CPU package
 SUPERVISOR = Path(__file__).with_name("supervise.py")
 POLL_S = 0.25
+NOTICED_S = 3.0
 # Below those that systems hand out: one of them would be given to somebody else while the engine loads.
 PORTS = range(20_000, 32_768)
 TRIES = 20  # of a port that is free
 RUN_KEY = "CAI_MANAGED_KEY"  # holds the key where other processes of the run ask the servers as well
 _keys: dict[str, str] = {}
+_processes: dict[str, subprocess.Popen[bytes]] = {}
 
 
 def managed_key(endpoint: str) -> str | None:
     """The key of a managed server by its endpoint: of one that this process started, or its parent's."""
     return _keys.get(endpoint) or os.environ.get(RUN_KEY)
+
+
+class ManagedModel(VllmModel):
+    """A chat model on a managed server: once the server is gone, calls fail at once instead of being tried again."""
+
+    def lost(self, error: aiohttp.ClientError) -> AttemptFailed | ProviderError:
+        """What a broken connection means."""
+        server = _processes.get(self.endpoint)
+        if server is None or server.poll() is None:
+            return connection_failure(error)
+        return ProviderError("unreachable", f"{self.endpoint}: its vLLM server is gone")
 
 
 @dataclass(frozen=True)
@@ -66,8 +81,8 @@ async def managed_server(
     """Serve `model` (a folder of weights, or a name on the hub) with vLLM; yields the endpoint's base URL.
 
     `adapters`: folders of LoRA adapters, each served under its own path as the name. Raises ConfigError for a
-    port in use or vLLM missing, ServerError when the server does not come up in `start_timeout_s`, or has
-    died by the time that the block fails.
+    port in use or vLLM missing, ServerError when the server does not come up in `start_timeout_s`, and
+    EngineDied where it is gone by the time that the block fails.
     """
     host, port = _address(config)
     reached = "127.0.0.1" if host == "0.0.0.0" else host
@@ -78,14 +93,15 @@ async def managed_server(
     server = _start([sys.executable, "-m", SERVER, *flags], env, model, log_path)
     try:
         await _healthy(server, f"http://{reached}:{port}/health", config.start_timeout_s)
-        _keys[endpoint] = key
+        _keys[endpoint], _processes[endpoint] = key, server.process
         yield endpoint
     except ProviderError as error:
-        if server.process.poll() is not None:
-            raise server.died("while it was in use") from error
+        if await _is_gone(server.process):
+            raise server.died(IN_USE) from error
         raise
     finally:
         _keys.pop(endpoint, None)
+        _processes.pop(endpoint, None)
         await _stop(server.process)
 
 
@@ -137,6 +153,14 @@ async def _healthy(server: _Server, url: str, timeout_s: float) -> None:
     raise server.died("before it was ready")
 
 
+async def _is_gone(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the server is gone, which its supervisor needs a moment to notice."""
+    deadline = time.monotonic() + NOTICED_S
+    while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 - nothing to wait on
+        await asyncio.sleep(0.05)
+    return process.poll() is not None
+
+
 async def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the server's process group: the closed pipe asks its supervisor, and what is late is killed."""
     assert process.stdin is not None
@@ -145,7 +169,7 @@ async def _stop(process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + GRACE_S + 3
         while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 - nothing to wait on
             await asyncio.sleep(0.05)
-    finally:  # late, or cancelled again while waiting
-        if process.poll() is None:
+    finally:  # late, or cancelled again while waiting; or the supervisor was killed, and others of the group live
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()

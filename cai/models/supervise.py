@@ -2,11 +2,12 @@
 
 It must lead its own process group, with a pipe from the parent as its standard input. When the pipe
 closes (the parent is done, or was killed with -9) or the command ends, the whole group is ended: asked
-first, killed after a grace period, this process included.
+first, killed after a grace period, this process included. Should this process be killed, the kernel ends the command.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -17,16 +18,19 @@ import time
 GRACE_S = 10.0
 STRAGGLERS_S = 0.5
 POLL_S = 0.5
+PR_SET_PDEATHSIG = 1  # of prctl(2), on Linux
 
 
 def main(command: list[str]) -> None:
     """Start `command`, wait for its end or for the parent's, then end the process group."""
     parent = os.getppid()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it asks the others; this process must outlive them
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_default_sigterm)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_bound_to_us)
     while child.poll() is None and os.getppid() == parent:
         if select.select([sys.stdin], [], [], POLL_S)[0]:
             break
+    if (status := child.poll()) is not None and status < 0:  # for whoever reads the log: it cannot say so itself
+        print(f"Killed: a signal ended it ({signal.Signals(-status).name})", flush=True)  # noqa: T201
     os.killpg(0, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     while child.poll() is None and time.monotonic() < deadline:
@@ -35,8 +39,10 @@ def main(command: list[str]) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _default_sigterm() -> None:
+def _bound_to_us() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

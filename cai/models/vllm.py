@@ -38,6 +38,7 @@ class VllmModel:
 
     def __init__(self, config: ModelConfig, endpoint: str, key: str) -> None:
         self._config = config
+        self.endpoint = endpoint
         self._root = endpoint.rstrip("/").removesuffix("/v1")
         self._key = key
         self._session: aiohttp.ClientSession | None = None
@@ -132,7 +133,11 @@ class VllmModel:
                     raise http_failure(response.status, response.headers, raw.decode("utf-8", "replace"))
                 return raw
         except aiohttp.ClientError as error:
-            raise connection_failure(error) from error
+            raise self.lost(error) from error
+
+    def lost(self, error: aiohttp.ClientError) -> AttemptFailed | ProviderError:
+        """What a broken connection means."""
+        return connection_failure(error)
 
     def _open(self) -> aiohttp.ClientSession:
         headers = {"Content-Type": "application/json"}

@@ -17,10 +17,9 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tests.flows.small import published, small_config, write_inputs
-from tests.wire import Wire
 
 LIMIT = 8  # max_concurrency of the small run
 
@@ -46,6 +45,14 @@ class Result(NamedTuple):
     def median_s(self) -> float:
         """The median time to recover."""
         return statistics.median(self.recover_s) if self.recover_s else 0.0
+
+
+class Counts(Protocol):
+    """A server that knows how many calls it has got."""
+
+    @property
+    def calls(self) -> int:
+        """Calls so far."""
 
 
 Scenario = Callable[[Path, int, int], Awaitable[Result]]
@@ -98,7 +105,7 @@ async def through(config: Path, *options: str, **more: str) -> str:
     return out
 
 
-async def until_calls(wire: Wire, process: subprocess.Popen[bytes], calls: int) -> bool:
+async def until_calls(wire: Counts, process: subprocess.Popen[bytes], calls: int) -> bool:
     """Wait until the server has seen so many calls; False where the process ended before."""
     while wire.calls < calls:
         if process.poll() is not None:
