@@ -25,8 +25,8 @@ from cai.spending import (
     PROMPT,
     UNPRICED,
     Counters,
-    Shared,
     Spent,
+    shared,
 )
 
 AGAIN = "and run the same command to go on"
@@ -111,7 +111,7 @@ def _reached(cap: str, spent: str, more: float = 0) -> str:
 @contextlib.contextmanager
 def spending(config: RunConfig, name: str) -> Iterator[Spending]:
     """What calls to the model `name` of a run are counted by. Raises StoreError."""
-    with Shared(config.root) as counters:
+    with shared(config.root) as counters:
         yield Spending(counters, config.budget, config.models[name])
 
 

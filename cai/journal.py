@@ -36,13 +36,15 @@ class Journal:
     """The open journal of one shard; a context manager.
 
     `read_only`: replies can be looked up, also while a run writes them; the file is not touched, and need not be
-    there. `corrupt_lines`: damaged lines that were skipped on opening. Raises StoreError where the file is in use
+    there. `corrupt_lines`: damaged lines that were skipped on opening; `added`: replies stored since; `repeated`: lines
+    with the key of another one. Raises StoreError where the file is in use
     by another process, or cannot be read or written.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path if path.exists() or not read_only else Path(os.devnull)
         self.corrupt_lines = 0
+        self.added = self.repeated = self._whole = 0
         self._index: dict[bytes, int] = {}
         self._used: dict[bytes, int] = {}
         self._dirty = False
@@ -69,6 +71,11 @@ class Journal:
     def __len__(self) -> int:
         """Replies held."""
         return len(self._index) + len(self._used)
+
+    @property
+    def replies(self) -> int:
+        """Intact lines: those found on opening, and those `added` since."""
+        return self._whole + self.added
 
     @property
     def unused(self) -> int:
@@ -110,8 +117,10 @@ class Journal:
             self._append(line)
         except OSError as error:
             raise unusable(self.path, error) from error
+        self.added += 1
         name = bytes.fromhex(key)
-        self._index.pop(name, None)
+        if self._index.pop(name, None) is not None or name in self._used:
+            self.repeated += 1
         self._used[name] = self._size << _LENGTH_BITS | len(line) - 1
         self._size += len(line)
         self._dirty = True
@@ -165,12 +174,14 @@ class Journal:
         with self.path.open("rb") as file:
             for offset, line, intact in lines(file):
                 if intact:
+                    self._whole += 1
                     self._index[key_in(line)] = offset << _LENGTH_BITS | len(line)
                     end = offset + len(line)
                 else:
                     self.corrupt_lines += 1
                     torn = offset
             size = file.tell()
+        self.repeated = self._whole - len(self._index)
         if self._ends_whole(size):
             return size
         if end <= torn:  # a reply that was on its way when its writer died is no damage

@@ -21,6 +21,8 @@ OF_ONE_CALL = {
     "calls_made",
     "calls_replayed",
     "failed_calls",
+    "attempts",
+    "failed_attempts",
     "cost_made",
     "corrupt_lines",
 }

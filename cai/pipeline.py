@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
+from cai.budget import spending
 from cai.calibration import judge_identity
 from cai.config import PolicyConfig, RunConfig
 from cai.constitution import Constitution, load_constitution
@@ -99,9 +101,9 @@ async def run_job(
     config: RunConfig, job: Job, model: ChatModel, on_progress: OnProgress | None = None
 ) -> ShardReport:
     """Run one stage over one shard; returns at once where it is done."""
-    model_config = config.models[role_of(config, job.stage)]
-    limit = model_config.max_concurrency
-    if model_config.mode == "batch":  # all shards run side by side, and share it
+    role = role_of(config, job.stage)
+    limit = config.models[role].max_concurrency
+    if config.models[role].mode == "batch":  # all shards run side by side, and share it
         limit = -(-limit // shards_of(config, job.stage))
     return await run_shard(
         stage=job.stage,
@@ -113,6 +115,7 @@ async def run_job(
         inputs_digest=job.inputs_digest,
         limit=limit,
         on_progress=on_progress,
+        spending=partial(spending, config, role),
     )
 
 
@@ -164,9 +167,7 @@ def _wording(config: RunConfig) -> tuple[Constitution, dict[str, str], list[Any]
 
 def _generate(config: RunConfig, stage: str, shard: int, identity: str) -> Job:
     policy = config.policy
-    if (
-        config.recipe == "paper" and stage == "generate"
-    ):  # here only revisions come of it; SFT samples n later
+    if config.recipe == "paper" and stage == "generate":  # only revisions come of it; SFT samples n later
         policy = policy.model_copy(update={"n": 1})
     prompts, origins = prompts_asked(config, stage, shard)
     return Job(

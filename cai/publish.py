@@ -79,6 +79,8 @@ class ShardWriter:
             skipped=False,
             rows=self._kept.publish(),
             dropped=self._dropped.publish(),
+            rows_used=self._kept.rows,
+            rows_lost=self._dropped.rows,
         )
         write_manifest(self._paths.manifest, report)
         return report

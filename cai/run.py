@@ -11,18 +11,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
+from cai.accounting import RowsIn, check_shard
+from cai.budget import Spending
 from cai.calls import Ask, Asked, Calls, ask_parsed
-from cai.errors import CaiError, ConfigError, ParseError, ProviderError, Refused, StoreError
+from cai.errors import BudgetError, CaiError, ConfigError, ProviderError
 from cai.journal import Journal
 from cai.models.base import ChatModel
 from cai.process import in_thread, rare_collections
 from cai.progress import Progress
-from cai.rows import Drop, Row
+from cai.results import In, Step, results_of
+from cai.rows import Row
 from cai.shard import ShardPaths, ShardReport, finished, shard_paths, write_manifest
 from cai.store import RowsWriter, remove_leftovers
 
@@ -32,18 +35,6 @@ GRACE_S = 5.0  # how long a failing shard waits for calls in flight, which are p
 PROGRESS_INTERVAL_S = 0.2
 ROWS_PER_SLOT = 2  # rows in work for each concurrent call, so that no slot waits for its next row
 AHEAD_PER_SLOT = 16  # rows pulled, not yet published, for each concurrent call: what a slow row may hold up
-
-
-class Identified(Protocol):
-    """Anything with a row id."""
-
-    @property
-    def id(self) -> str:
-        """The row's id."""
-
-
-In = TypeVar("In", bound=Identified)
-Step = Callable[[In, Ask], Awaitable[Sequence[Row]]]
 
 
 async def run_shard(
@@ -57,23 +48,32 @@ async def run_shard(
     inputs_digest: str,
     limit: int,
     on_progress: Callable[[Progress], None] | None = None,
+    spending: Callable[[], AbstractContextManager[Spending | None]] = contextlib.nullcontext,
 ) -> ShardReport:
     """Run `step` over `rows`, at most `limit` model calls at a time, and publish what comes out.
 
-    `inputs_digest` names everything that decides the output: rows, model, step and its settings. Raises
-    ProviderError where the endpoint is unusable, StoreError where a file is; both say how to go on.
+    `inputs_digest` names everything that decides the output: rows, model, step and its settings. `spending`: opens
+    what counts the calls for the run's budget. Raises ProviderError where the endpoint is unusable, StoreError where
+    a file is, BudgetError where a cap is reached; all say how to go on.
     """
     if limit < 1:
         raise ConfigError(f"limit {limit}: allow at least 1 concurrent call")
     paths = shard_paths(root, stage, shard)
     if (report := finished(paths, inputs_digest)) is not None:
         return report
-    with Journal(paths.journal) as journal, _writers(paths) as (kept, dropped), rare_collections():
-        work = _Work(stage, rows, step, Calls(model, journal, limit), kept, dropped, on_progress)
+    with (
+        Journal(paths.journal) as journal,
+        _writers(paths) as (kept, dropped),
+        rare_collections(),
+        spending() as spends,
+    ):
+        calls = Calls(model, journal, limit, spends)
+        work = _Work(RowsIn(stage, shard), rows, step, calls, kept, dropped, on_progress)
         await work.run(limit)
 
         def finish() -> ShardReport:
-            report = _report(shard, inputs_digest, work, journal.corrupt_lines)
+            report = _report(inputs_digest, work, journal.corrupt_lines)
+            check_shard(report, journal)
             write_manifest(paths.manifest, report)
             journal.close()
             return report
@@ -86,7 +86,7 @@ class _Work(Generic[In]):
 
     def __init__(
         self,
-        stage: str,
+        account: RowsIn,
         rows: Iterable[In],
         step: Step[In],
         calls: Calls,
@@ -94,14 +94,13 @@ class _Work(Generic[In]):
         dropped: RowsWriter,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        self.stage, self.step, self.calls = stage, step, calls
+        self.account, self.stage, self.step, self.calls = account, account.stage, step, calls
         self.kept, self.dropped = kept, dropped
         self.total = len(rows) if isinstance(rows, Sized) else None
         self.source = iter(rows)
         self.pulled = self.published = 0
-        self.drops: Counter[str] = Counter()
         self.started = time.monotonic()
-        self._waiting: dict[int, Sequence[Row]] = {}
+        self._waiting: dict[int, tuple[str, Sequence[Row]]] = {}
         self._moved = asyncio.Event()
         self._on_progress = on_progress
         self._last_progress = 0.0
@@ -116,8 +115,8 @@ class _Work(Generic[In]):
         except BaseExceptionGroup as errors:
             cause = self.calls.stopped or errors.exceptions[0]
             self.calls.stopped = self.calls.stopped or CaiError(f"{self.stage}: stopped by another row")
-            await self.calls.drain(GRACE_S)
-            if isinstance(cause, ProviderError):
+            await self.calls.drain(None if isinstance(cause, BudgetError) else GRACE_S)
+            if isinstance(cause, ProviderError | BudgetError):
                 raise self._resumable(cause) from cause
             raise cause from cause.__cause__
         except BaseException:  # cancelled, or Ctrl-C
@@ -145,7 +144,7 @@ class _Work(Generic[In]):
                 rate=self.published / max(now - self.started, 1e-9),
                 generated=tally.generated,
                 in_flight=self.calls.in_flight,
-                drops=dict(self.drops),
+                drops=dict(self.account.drops),
             )
         )
 
@@ -163,7 +162,7 @@ class _Work(Generic[In]):
                 more = 0
             index = self.pulled
             self.pulled += 1
-            self._waiting[index] = await self._results(row)
+            self._waiting[index] = row.id, await self._results(row)
             self._publish()
             self.report_progress()
             await asyncio.sleep(0)  # a shard that only replays would never let other tasks run
@@ -177,62 +176,23 @@ class _Work(Generic[In]):
     def _publish(self) -> None:
         """Write every row whose turn has come."""
         before = self.published
-        while (results := self._waiting.pop(self.published, None)) is not None:
-            for result in results:
-                if isinstance(result, Drop):
-                    self.drops[result.reason] += 1
-                    self.dropped.write(result)
-                else:
-                    self.kept.write(result)
+        while (done := self._waiting.pop(self.published, None)) is not None:
+            for kept, result in self.account.add(*done):
+                (self.kept if kept else self.dropped).write(result)
             self.published += 1
         if self.published > before:
             self._moved.set()  # wakes those that wait now …
             self._moved.clear()  # … and makes the next ones wait
 
-    def _resumable(self, error: ProviderError) -> ProviderError:
+    def _resumable(self, error: ProviderError | BudgetError) -> CaiError:
         done = f"{self.published} of {self.total if self.total is not None else 'its'} rows were done"
+        if isinstance(error, BudgetError):
+            return BudgetError(f"{error}; stage {self.stage} stopped when {done}, and every reply is kept")
         return ProviderError(
             error.kind,
             f"{error}; stage {self.stage} stopped when {done}. Every reply so far is kept: fix this and run "
             "the same command again to go on",
         )
-
-
-async def results_of(stage: str, step: Step[In], row: In, ask: Ask) -> Sequence[Row]:
-    """What a step makes of a row; a failure that is the row's own becomes its drop, any other is raised."""
-    try:
-        results = await step(row, ask)
-    except Exception as error:
-        cause = _leaf(error)
-        reason = _drop_reason(cause)
-        if reason is None and isinstance(cause, CaiError):
-            raise cause from cause.__cause__
-        if reason is None:
-            text = f"{type(cause).__name__}: {cause}"
-            raise RuntimeError(f"stage {stage}, row {row.id}: a bug in the step: {text}") from error
-        return [Drop(id=row.id, stage=stage, reason=reason, detail=str(cause))]
-    if not results:
-        raise StoreError(f"stage {stage}, row {row.id}: the step returned neither a row nor a drop")
-    return results
-
-
-def _drop_reason(error: BaseException) -> str | None:
-    """The reason under which a row with this error is dropped; None where the shard has to stop."""
-    if isinstance(error, Refused):
-        return "refused"
-    if isinstance(error, ParseError):
-        return "unparsed"
-    if isinstance(error, ProviderError) and not error.fatal:
-        return error.kind
-    return None
-
-
-def _leaf(error: Exception) -> Exception:
-    """The error to act on in a group from concurrent calls: one that stops the shard, else the first."""
-    if not isinstance(error, ExceptionGroup):
-        return error
-    leaves: list[Exception] = [_leaf(inner) for inner in error.exceptions]
-    return next((leaf for leaf in leaves if _drop_reason(leaf) is None), leaves[0])
 
 
 @contextlib.contextmanager
@@ -247,16 +207,16 @@ def _writers(paths: ShardPaths) -> Iterator[tuple[RowsWriter, RowsWriter]]:
         yield writers[0], writers[1]
 
 
-def _report(shard: int, inputs_digest: str, work: _Work[In], corrupt_lines: int) -> ShardReport:
+def _report(inputs_digest: str, work: _Work[In], corrupt_lines: int) -> ShardReport:
     """Publish the row files and report on them."""
-    tally = work.calls.tally
+    tally, account = work.calls.tally, work.account
     return ShardReport(
         stage=work.stage,
-        shard=shard,
+        shard=account.shard,
         inputs_digest=inputs_digest,
         rows_in=work.pulled,
         rows_out=work.kept.rows,
-        drops=dict(sorted(work.drops.items())),
+        drops=dict(sorted(account.drops.items())),
         calls_made=tally.made,
         calls_replayed=tally.replayed,
         failed_calls=dict(sorted(tally.failed.items())),
@@ -270,4 +230,8 @@ def _report(shard: int, inputs_digest: str, work: _Work[In], corrupt_lines: int)
         skipped=False,
         rows=work.kept.publish(),
         dropped=work.dropped.publish(),
+        rows_used=account.used,
+        rows_lost=account.lost,
+        attempts=tally.attempts,
+        failed_attempts=dict(sorted(tally.failed_attempts.items())),
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import Field
+
 from cai.errors import StoreError
 from cai.rows import Row
 from cai.store import Published, decode, explain, file_sha256, guard, write_json
@@ -30,8 +32,10 @@ class ShardReport(Row):
 
     Tokens and `cost` (US dollars, None where a price is unknown) cover every distinct call behind the rows,
     replayed ones too; `cost_made` covers the calls of this run. `failed_calls`: calls of this run given up,
-    by ProviderError kind. `corrupt_lines`: damaged journal lines skipped. `seconds`: wall time of this run.
-    `skipped`: the shard was done before, and this run did nothing.
+    by ProviderError kind. `attempts`: exchanges of this run that were sent, `failed_attempts`: those without a
+    reply, by AttemptFailed's why. `rows_used`: rows in that gave rows, `rows_lost`: those that gave drops only; None
+    in manifests of earlier releases. `corrupt_lines`: damaged journal lines skipped. `seconds`: wall time of this
+    run. `skipped`: the shard was done before, and this run did nothing.
     """
 
     stage: str
@@ -53,6 +57,10 @@ class ShardReport(Row):
     skipped: bool
     rows: Published
     dropped: Published
+    rows_used: int | None = None
+    rows_lost: int | None = None
+    attempts: int | None = None
+    failed_attempts: dict[str, int] = Field(default_factory=dict)
 
 
 def shard_paths(root: Path, stage: str, shard: int) -> ShardPaths:
@@ -103,6 +111,8 @@ def finished(paths: ShardPaths, inputs_digest: str) -> ShardReport | None:
             "calls_made": 0,
             "calls_replayed": report.calls_made + report.calls_replayed,
             "failed_calls": {},
+            "attempts": 0,
+            "failed_attempts": {},
             "cost_made": 0.0,
             "seconds": 0.0,
             "skipped": True,

@@ -17,7 +17,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from cai.errors import StoreError
 from cai.journal_lines import completion_in, lines
@@ -32,6 +32,9 @@ SLOTS = 512
 SIZE = SLOTS * WORDS * 8
 NANO = 1e-9
 CALLS, PROMPT, COMPLETION, NANOS, ESTIMATED, UNPRICED = range(2, 8)
+
+
+_open: dict[Path, tuple[Counters, int]] = {}
 
 
 class Spent(NamedTuple):
@@ -121,23 +124,18 @@ class Counters:
         return slot
 
 
-class Shared:
+@contextlib.contextmanager
+def shared(root: Path) -> Iterator[Counters]:
     """The counters of a run, opened by the first of this process to need them and closed by the last."""
-
-    _open: dict[Path, tuple[Counters, int]] = {}
-
-    def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
-
-    def __enter__(self) -> Counters:
-        counters, users = self._open.get(self._root) or (Counters(self._root), 0)
-        self._open[self._root] = counters, users + 1
-        return counters
-
-    def __exit__(self, *_: object) -> None:
-        counters, users = self._open.pop(self._root)
+    key = root.resolve()
+    counters, users = _open.get(key) or (Counters(root), 0)
+    _open[key] = counters, users + 1
+    try:
+        yield counters
+    finally:
+        _, users = _open.pop(key)
         if users > 1:
-            self._open[self._root] = counters, users - 1
+            _open[key] = counters, users - 1
         else:
             counters.close()
 

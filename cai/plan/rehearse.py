@@ -25,8 +25,8 @@ from cai.plan.rates import PerCall, Rates
 from cai.plan.recall import StandIn, said_before, stand_in
 from cai.plan.rows import Calls
 from cai.publish import ShardWriter
+from cai.results import results_of
 from cai.rows import Comparison, Revision, Row
-from cai.run import results_of
 from cai.shard import finished, shard_paths
 
 
