@@ -38,15 +38,15 @@ class Spending:
     def __init__(self, counters: Counters, budget: BudgetConfig | None, model: ModelConfig) -> None:
         self._counters, self._budget, self._model = counters, budget, model
 
-    def begins(self, request: Request, hold: bool) -> None:
+    def begins(self, hold: Request | None) -> None:
         """Count an attempt that is about to be sent. Raises BudgetError where a cap is reached.
 
-        `hold`: nor may what it can use at most exceed a cap; that counts as used until the request `ends`.
+        `hold`: nor may what this request can use at most exceed a cap; that counts as used until it `ends`.
         """
         if self._budget is not None:
-            self._refuse(self._budget, *(self._estimate(request) if hold else (0, 0.0)))
-        if hold:
-            self.holds(request)
+            self._refuse(self._budget, *(self._estimate(hold) if hold else (0, 0.0)))
+        if hold is not None:
+            self.holds(hold)
         self._counters.count(CALLS)
 
     def holds(self, request: Request) -> None:

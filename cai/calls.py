@@ -107,10 +107,10 @@ class Calls:
         self._callers.add(caller)
         caller.add_done_callback(self._callers.discard)  # also one that is cancelled before it starts
 
-    def begins(self, request: Request, *, hold: bool = False) -> None:
+    def begins(self, hold: Request | None = None) -> None:
         """An attempt is about to be sent. Raises BudgetError."""
         if self._spending is not None:
-            self._spending.begins(request, hold)
+            self._spending.begins(hold)
         self.tally.attempts += 1
 
     def joins(self, request: Request) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from cai.budget import check_budget
 from cai.calibration import check_calibration, judge_identity, read_calibration, rules
 from cai.config import ModelConfig, RunConfig
 from cai.constitution import load_constitution
@@ -27,8 +28,9 @@ def check_inputs(config: RunConfig) -> None:
     """Check what needs no model, no network and no heavy library: takes well under a second.
 
     Raises ConfigError or ConstitutionError with the first problem of constitution, templates, prompt sources,
-    API keys, sampling, judge or model folders; JudgeError where the judge's calibration found it unfit.
+    API keys, prices, sampling, judge or model folders; JudgeError where the judge's calibration found it unfit.
     """
+    check_budget(config)
     constitution = load_constitution(config.constitution)
     for use in ("revise", "judge"):
         if not any(use in principle.use for principle in constitution.principles):

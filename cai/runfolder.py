@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from cai import __version__
+from cai.budget import unbudgeted
 from cai.config import RunConfig
 from cai.constitution import Constitution, load_constitution
 from cai.errors import ConfigError
@@ -82,6 +83,11 @@ def start_run(config: RunConfig) -> Iterator[None]:
                 "target.json",
             ):
                 (config.root / name).unlink(missing_ok=True)
+        else:  # the budget may be another one
+            stored = read_json(config.root / "config.json")
+            write_json(
+                config.root / "config.json", stored | config.model_dump(mode="json", include={"budget"})
+            )
         yield
 
 
@@ -89,10 +95,12 @@ def _is_finished(config: RunConfig, constitution: Constitution) -> bool:
     """True where this very config and constitution have been run to their end here."""
     stored = [read_json(config.root / name) for name in ("config.json", "constitution.json", "summary.json")]
     state = (stored[2] or {}).get("state")
-    wanted = [config.model_dump(mode="json"), constitution.model_dump(mode="json")]
-    if config.pairs.target is not None and stored[0]:
-        wanted[0]["shards"] = stored[0]["shards"]  # as many as were drawn
-    return state == "finished" and stored[:2] == wanted
+    if state != "finished" or not stored[0]:
+        return False
+    wanted = unbudgeted(config.model_dump(mode="json"))
+    if config.pairs.target is not None:
+        wanted["shards"] = stored[0]["shards"]  # as many as were drawn
+    return [unbudgeted(stored[0]), stored[1]] == [wanted, constitution.model_dump(mode="json")]
 
 
 def finish_run(config: RunConfig, dataset: dict[str, int], seconds: float) -> None:

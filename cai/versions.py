@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from cai.budget import unbudgeted
 from cai.changes import (
     Print,
     RowChanges,
@@ -100,7 +101,8 @@ def publish_version(config: RunConfig) -> Changes:
     config's rows, or an unfinished run.
     """
     root, folder = config.root, config.root / "versions"
-    if read_json(root / "config.json") != config.model_dump(mode="json"):
+    stored = read_json(root / "config.json")
+    if stored is None or unbudgeted(stored) != unbudgeted(config.model_dump(mode="json")):
         raise StoreError(f"{root}: another run has changed the dataset in the meantime; start this one again")
     if (read_json(root / "summary.json") or {}).get("state") != "finished":
         raise StoreError(f"{root}: the run is not finished; a version is made of a whole dataset")

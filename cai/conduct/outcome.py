@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cai.budget import unbudgeted
 from cai.config import RunConfig
 from cai.export.dataset import export_run, part_file, parts_of
 from cai.made import made, made_of, note_made
@@ -59,5 +60,5 @@ def _inputs(config: RunConfig, stages: list[str], *more: Any) -> str:
     root, previous = config.root, config.root / LINK
     calibration = config.judge.calibration and file_sha256(Path(config.judge.calibration))
     before = previous.readlink().name if previous.is_symlink() else None
-    stored = [read_json(root / name) for name in ("config.json", "constitution.json")]
+    stored = [unbudgeted(read_json(root / "config.json")), read_json(root / "constitution.json")]
     return made_of(root, stages, stored, calibration, before, *more)

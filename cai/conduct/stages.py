@@ -9,6 +9,7 @@ from functools import partial
 
 from cai.conduct.work import Work
 from cai.config import RunConfig
+from cai.errors import BudgetError
 from cai.judges import qualified_judge
 from cai.pipeline import is_done, job_of, role_of, shards_of
 from cai.preflight import NOWHERE
@@ -63,11 +64,18 @@ async def _run_group(
     ]  # may refuse its judge: nothing starts before
     chained = [stage for stage in group if stage not in first]
 
+    used_up = False
+
     async def chain(shard: int) -> None:
+        nonlocal used_up
         async with slots:
-            for stage in chained:
-                if shard < shards_of(config, stage):
-                    await work.stage(config, stage, shard, endpoints)
+            try:
+                for stage in chained:
+                    if shard < shards_of(config, stage) and not used_up:
+                        await work.stage(config, stage, shard, endpoints)
+            except BudgetError:
+                used_up = True
+                raise
 
     with board:
         for stage in first:
@@ -117,10 +125,18 @@ async def all_done(config: RunConfig, stages: Sequence[str], shards: Sequence[in
 
 
 async def all_of(work: Sequence[Awaitable[None]]) -> None:
-    """Await everything; the first failure cancels the rest and is raised as it is, not as a group."""
+    """Await everything; the first failure cancels the rest and is raised as it is, not as a group.
+
+    A budget that is used up cancels nothing: what is in flight is paid for, and nobody can begin anything new.
+    """
+    used_up: BudgetError | None = None
 
     async def wait(item: Awaitable[None]) -> None:
-        await item
+        nonlocal used_up
+        try:
+            await item
+        except BudgetError as error:
+            used_up = used_up or error
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -128,3 +144,5 @@ async def all_of(work: Sequence[Awaitable[None]]) -> None:
                 group.create_task(wait(item))
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
+    if used_up is not None:
+        raise used_up

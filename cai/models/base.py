@@ -65,7 +65,7 @@ class Completion(Row):
     `choice_probs`: for such a request, the probability of each choice, summing to 1; None where the reply is
     not one of them, and for samples, which are counted by who asked. `choice_method`: how the choice was asked
     for; None exactly for a request without choices. `cost`: US dollars, None where no price is known.
-    `model`: as the provider names it.
+    `model`: as the provider names it. `defused`: turn tokens in the messages that were broken up on the way.
     """
 
     text: str
@@ -75,6 +75,7 @@ class Completion(Row):
     choice_probs: dict[str, float] | None = None
     choice_method: VerdictMethod | None = None
     cost: float | None = None
+    defused: int = 0
 
 
 class ChatModel(Protocol):
@@ -94,10 +95,10 @@ class ChatModel(Protocol):
 class Attempts(Protocol):
     """Who bounds and counts what the calls made for it take; told of each attempt as it goes."""
 
-    def begins(self, request: Request, *, hold: bool = False) -> None:
+    def begins(self, hold: Request | None = None) -> None:
         """An attempt is about to be sent. Raises BudgetError where none may be sent any more.
 
-        `hold`: what it may use counts as used until it `ends`, as its reply may be a day away.
+        `hold`: what this request may use counts as used until it `ends`, as its reply may be a day away.
         """
 
     def joins(self, request: Request) -> None:

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cai.config import ModelConfig
+from cai.models.base import attempts
 from cai.models.failures import AttemptFailed
 from cai.models.vllm import VllmModel
 
 FAILURES = 3  # in a row, after which a replica leaves
+CHAT = "/v1/chat/completions"
 PROBE_FIRST_S = 0.5
 PROBE_CAP_S = 15.0
 PROBE_TIMEOUT_S = 10.0
@@ -47,6 +49,8 @@ class ReplicatedModel(VllmModel):
         untried = list(self._replicas)
         while ready := [replica for replica in untried if replica.back is None]:
             replica = min(ready, key=lambda one: (one.in_flight, one.served))
+            if len(untried) < len(self._replicas) and path == CHAT:
+                _sent_again(self._last)
             untried.remove(replica)
             try:
                 return await self._ask(replica, method, path, payload)
@@ -111,3 +115,11 @@ class ReplicatedModel(VllmModel):
         await asyncio.gather(*waits, return_exceptions=True)
         for replica in self._replicas:
             await replica.client.close()
+
+
+def _sent_again(failure: AttemptFailed | None) -> None:
+    """Count the exchange that was lost at one replica, and the one that begins at another. Raises BudgetError."""
+    told = attempts.get()
+    if told is not None and failure is not None:
+        told.begins()
+        told.failed(failure.why)

@@ -38,6 +38,7 @@ def scratch_config(config: RunConfig, file: Path) -> RunConfig:
             "judge": config.judge.model_copy(update={"require_qualification": False}),
             **dict.fromkeys(KINDS),
             "evaluate": None,
+            "budget": None,
         }
     )
 

@@ -12,8 +12,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from cai.errors import CaiError, ConfigError, ProviderError
-from cai.models.base import Completion, Request
+from cai.errors import BudgetError, CaiError, ConfigError, ProviderError
+from cai.models.base import Attempts, Completion, Request, attempts
 from cai.models.batch.deliver import Desk, Job, Say, Waiting
 from cai.models.batch.follow import follow
 from cai.models.batch.ledger import Batch, Ledger
@@ -51,7 +51,13 @@ class BatchModel:
         """Answer one request, within a day or so. Raises ProviderError, BatchError, StoreError; ConfigError."""
         self._provider.check(request)
         key = request.key(self.identity)
-        waiting = self._waiting.get(key) or self._enter(key, request)
+        told, waiting = attempts.get(), self._waiting.get(key)
+        if waiting is None:
+            waiting = self._enter(key, request, told)
+        elif told is not None:
+            waiting.told.append(told)
+            if key not in self._queue:
+                told.joins(waiting.request)
         waiting.waiters += 1
         try:
             return await asyncio.shield(waiting.answer)
@@ -97,11 +103,12 @@ class BatchModel:
         """True while results come in: what their rows ask next belongs into one batch."""
         return any(job.reading for job, _ in self._jobs.values())
 
-    def _enter(self, key: str, request: Request) -> Waiting:
+    def _enter(self, key: str, request: Request, told: Attempts | None) -> Waiting:
         """Take in a request: it joins the batch that has it already, or waits for the next one."""
         batch = self._desk.ledger.batch_of(key)
         size = len(self._provider.line(Entry(key, request))) + 1
         waiting = Waiting(key, request, size, asyncio.get_running_loop().create_future())
+        waiting.told += [told] if told is not None else []
         self._waiting[key] = waiting
         if batch is None:
             self._collect([waiting])
@@ -111,6 +118,8 @@ class BatchModel:
 
     def _leave(self, waiting: Waiting) -> None:
         """Nobody waits for a request any more: it is answered, or was given up before it was submitted."""
+        for told in waiting.told:
+            told.ends(waiting.request)
         del self._waiting[waiting.key]
         if self._queue.pop(waiting.key, None):
             self._bytes -= waiting.size
@@ -150,6 +159,12 @@ class BatchModel:
     def _send(self) -> None:
         """Close the batch, and submit it."""
         queue, self._queue, self._bytes = self._queue, {}, 0
+        for waiting in list(queue.values()):
+            try:
+                waiting.sent()
+            except BudgetError as error:
+                del queue[waiting.key]
+                waiting.fail(_copy(error))
         if not queue:
             return
         entries = [Entry(waiting.key, waiting.request) for waiting in queue.values()]
@@ -170,6 +185,8 @@ class BatchModel:
             self._start(Job(batch), ())
         job, _ = self._jobs[batch]
         job.waiting[waiting.key] = waiting
+        for told in waiting.told:
+            told.joins(waiting.request)
 
     def _start(self, job: Job, entries: Sequence[Entry]) -> None:
         self._jobs[job.batch] = job, asyncio.create_task(self._follow(job, entries))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cai.errors import ProviderError, ProviderErrorKind
-from cai.models.base import Completion, Request
+from cai.models.base import Attempts, Completion, Request
 from cai.models.batch.ledger import Batch, Ledger
 from cai.models.batch.provider import Provider, Result
 from cai.models.failures import PASSING, AttemptFailed
@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 class Waiting:
     """A request in or on its way to a batch, and who waits for it.
 
-    `size`: bytes. `tries`: batches that it failed in. `waiters`: how many wait.
+    `size`: bytes. `tries`: batches that it failed in. `waiters`: how many wait; `told`: who counts its attempts.
     """
 
     key: str
@@ -37,6 +37,20 @@ class Waiting:
     answer: asyncio.Future[Completion]
     tries: int = 0
     waiters: int = 0
+    told: list[Attempts] = field(default_factory=list)
+
+    def sent(self) -> None:
+        """Count that the request goes into a batch; what it may use is held. Raises BudgetError."""
+        for number, told in enumerate(self.told):
+            if number:
+                told.joins(self.request)
+            else:
+                told.begins(hold=self.request)
+
+    def failed(self, why: str) -> None:
+        """Count that the batch had no reply to it."""
+        for told in self.told:
+            told.failed(why)
 
     def done(self, completion: Completion) -> None:
         """Hand over the reply."""
@@ -132,6 +146,8 @@ async def _settle(desk: Desk, waiting: Waiting, result: Result) -> list[Waiting]
     if failure.why in PASSING:
         return _later(desk, waiting, failure)
 
+    waiting.failed(failure.why)
+
     async def fail() -> None:
         raise failure
 
@@ -144,6 +160,7 @@ async def _settle(desk: Desk, waiting: Waiting, result: Result) -> list[Waiting]
 
 def _later(desk: Desk, waiting: Waiting, failure: AttemptFailed) -> list[Waiting]:
     """The request, for a later batch; none where it has been in enough of them."""
+    waiting.failed(failure.why)
     waiting.tries += 1
     if waiting.tries < TRIES:
         return [waiting]

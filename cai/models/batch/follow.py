@@ -39,7 +39,10 @@ async def follow(desk: Desk, job: Job, entries: Sequence[Entry]) -> None:
             if await deliver(desk, job, id_):
                 return
         desk.ledger.ended(batch, "lost")
-        desk.again([job.waiting.pop(key) for key in list(job.waiting)])
+        lost = [job.waiting.pop(key) for key in list(job.waiting)]
+        for waiting in lost:
+            waiting.failed("transient")
+        desk.again(lost)
     except ProviderError as error:
         if error.fatal and error.kind != "not_found":
             raise
