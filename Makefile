@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint bench docs clean install lock
+.PHONY: demo test check soak lint bench docs clean install lock
 
 install:
 	@$(PYTHON) -I cai/install.py
@@ -18,6 +18,9 @@ check: install
 
 lock: install
 	$(BIN)/python -m cai.constraints $(if $(UPGRADE),--upgrade)
+
+soak: install
+	$(BIN)/python -m tests.faults
 
 lint: install
 	$(BIN)/ruff check .

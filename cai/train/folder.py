@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from cai.errors import ConfigError
+from cai.store import write_bytes, write_text
 from cai.train.plan import METRICS, PLAN, REPORT, TrainPlan, TrainReport
 
 # What the optimizer's states lie in: of one process or DDP, of FSDP (whole, in shards), of DeepSpeed.
@@ -36,11 +37,7 @@ def read_finished(out: Path, digest: str) -> TrainReport | None:
 
 def write_report(report: TrainReport) -> None:
     """Store the report in the model's folder, atomically; its presence says that the model is complete."""
-    temporary = report.out / (REPORT + ".tmp")
-    temporary.write_text(
-        report.model_dump_json(exclude={"out", "skipped"}, indent=2) + "\n", encoding="utf-8"
-    )
-    temporary.replace(report.out / REPORT)
+    write_text(report.out / REPORT, report.model_dump_json(exclude={"out", "skipped"}, indent=2))
 
 
 def prepare_folder(plan: TrainPlan) -> TrainPlan:
@@ -66,7 +63,7 @@ def prepare_folder(plan: TrainPlan) -> TrainPlan:
             shutil.rmtree(torn)
     _keep_metrics(out / METRICS, step)
     plan = plan.model_copy(update={"resume_from": str(checkpoint) if checkpoint else None})
-    previous.write_text(yaml.safe_dump(plan.model_dump(), sort_keys=False), encoding="utf-8")
+    write_text(previous, yaml.safe_dump(plan.model_dump(), sort_keys=False))  # torn, it would cost the checkpoints
     return plan
 
 
@@ -104,4 +101,4 @@ def _keep_metrics(path: Path, last_step: int) -> None:
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n") and json.loads(line)["step"] <= last_step:
             kept.append(line)
-    path.write_text("".join(kept), encoding="utf-8")
+    write_bytes(path, "".join(kept).encode())

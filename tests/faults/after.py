@@ -40,6 +40,11 @@ def command_of(pid: int) -> str:
         return ""
 
 
+def alive(pids: list[int]) -> bool:
+    """Whether one of these processes runs; a zombie does not."""
+    return any(command_of(pid) for pid in pids)
+
+
 def kill(pids: list[int]) -> None:
     """kill -9, whoever of them is left."""
     for pid in pids:

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from cai.serving import RESTARTS
 from tests.faults.after import check_end, check_files, kill, left, mark, until_gone
 from tests.faults.scene import (
     LIMIT,
@@ -30,7 +29,6 @@ from tests.faults.scene import (
     until_calls,
     write_config,
 )
-from tests.faults.stand_in import CALLS, package
 from tests.flows.small import obliging
 from tests.wire import wire_server
 
@@ -39,17 +37,6 @@ KILLS = 3  # of one run on its way, at most
 AGAIN = "from starting it again until it is through"
 Process = subprocess.Popen[bytes]
 Environment = dict[str, str]
-
-
-class Counted(NamedTuple):
-    """What stands for a server whose calls are counted in a file."""
-
-    file: Path
-
-    @property
-    def calls(self) -> int:
-        """Calls that have arrived so far."""
-        return self.file.stat().st_size if self.file.exists() else 0
 
 
 class Whole(NamedTuple):
@@ -137,7 +124,7 @@ async def _killed(
 ) -> Result:
     rng, tally = random.Random(seed), Tally()
     async with wire_server(reply=obliging, delay_s=DELAY_S) as server:
-        whole = await _undisturbed(begin, write_config(folder / "whole", server.openai_url), server)
+        whole = await undisturbed(begin, write_config(folder / "whole", server.openai_url), server)
         for number in range(3 * times):
             if tally.kills >= times:
                 break
@@ -149,9 +136,9 @@ async def _killed(
     return tally.result(fault)
 
 
-async def _undisturbed(begin: Callable[[Path, Environment], Process], config: Path, server: Counts) -> Whole:
+async def undisturbed(begin: Callable[[Path, Environment], Process], config: Path, server: Counts) -> Whole:
     before, started = server.calls, time.monotonic()
-    await _through(begin(config, mark()))
+    await through(begin(config, mark()))
     return Whole(root_of(config), server.calls - before, time.monotonic() - started)
 
 
@@ -180,13 +167,13 @@ async def _kill_on_the_way(
         await until_gone(environment)
         check_files(root)
     started = time.monotonic()
-    await _through(begin(config, mark()))
+    await through(begin(config, mark()))
     tally.seconds.append(time.monotonic() - started)
     check_end(root)
     tally.compare(whole, root, server.calls - before)
 
 
-async def _through(process: Process) -> str:
+async def through(process: Process) -> str:
     """Wait for a good end; returns what it wrote to stderr."""
     _, errors = await ended(process, 600)
     assert process.returncode == 0, errors
@@ -198,65 +185,7 @@ def root_of(config: Path) -> Path:
     return config.parent / "outputs" / "small"
 
 
-async def server_killed(folder: Path, seed: int, times: int) -> Result:
-    """The managed vLLM server (a stand-in that starts in a second), or its supervisor, while it answers.
-
-    The run starts it again by itself, until it has died too often; then the run ends in one line and is resumed.
-    """
-    rng, tally = random.Random(seed), Tally()
-    environment = package(folder)
-    managed = {"env": environment, "start_timeout_s": 300}
-    toy = {"backend": "vllm", "model": "toy", "managed": managed, "max_concurrency": LIMIT}
-    server = Counted(Path(environment[CALLS]))
-    whole = await _undisturbed(plain, write_config(folder / "whole", "", models={"toy": toy}), server)
-    for number in range(3 * times):
-        if tally.kills >= times:
-            break
-        config = write_config(folder / f"run-{number}", "", models={"toy": toy})
-        shares = [rng.uniform(0, 0.3) for _ in range(min(RESTARTS + 1, times - tally.kills))]
-        await _kill_server(config, shares, server, whole, tally)
-    return tally.result(
-        "kill -9 of the managed vLLM server", "until the server that is started again is asked"
-    )
-
-
-async def _kill_server(
-    config: Path, shares: list[float], server: Counted, whole: Whole, tally: Tally
-) -> None:
-    before, environment = server.calls, mark()
-    process = plain(config, environment)
-    for number, share in enumerate(shares):
-        if not await Moment(True, share).comes(process, server, whole, server.calls - before):
-            break
-        kill(_server(environment, supervisor=number % 2 == 1))
-        killed, calls = time.monotonic(), server.calls
-        tally.kills += 1
-        if await until_calls(server, process, calls + 1):
-            tally.seconds.append(time.monotonic() - killed)
-    _, errors = await ended(process, 600)
-    assert "Traceback" not in errors, errors
-    await until_gone(environment)
-    check_files(root_of(config))
-    if process.returncode:
-        assert process.returncode == 1 and len(shares) > RESTARTS, errors
-        *_, error, hint = errors.strip().splitlines()
-        assert error.startswith("error: toy: the vLLM server died while it was in use"), errors
-        assert hint.startswith("resume with: cai run"), errors
-        await _through(plain(config, environment))
-        await until_gone(environment)
-    check_end(root_of(config))
-    tally.compare(whole, root_of(config), server.calls - before)
-
-
-def _server(environment: Environment, *, supervisor: bool) -> list[int]:
-    """The processes of a managed server, or the one that looks after them."""
-    everything = left(environment, "vllm.entrypoints")
-    guards = left(environment, "supervise.py")
-    return guards if supervisor else [pid for pid in everything if pid not in guards]
-
-
 SCENARIOS: dict[str, tuple[Scenario, int]] = {
     "kill -9 of the run, at any moment": (run_killed, 30),
     "kill -9 of a run under Prefect, its server included": (prefect_run_killed, 6),
-    "kill -9 of the managed vLLM server (a stand-in)": (server_killed, 8),
 }
