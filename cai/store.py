@@ -78,6 +78,11 @@ def told(error: OSError, path: Path | None = None) -> str:
     return f"{f'{place}: ' if place else ''}{error.strerror or error}; {advice}"
 
 
+def is_refusal(error: OSError) -> bool:
+    """True for a file that the system refused: the user's to mend, and no bug of ours."""
+    return error.errno in ADVICE and error.filename is not None
+
+
 def encode(row: BaseModel) -> bytes:
     """One row as JSON without a newline; the same row always gives the same bytes."""
     try:

@@ -141,3 +141,10 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        from cai.store import is_refusal, told
+
+        if not is_refusal(error):
+            raise
+        typer.echo(f"error: {told(error)}", err=True)
+        sys.exit(1)

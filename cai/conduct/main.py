@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from rich.console import Console
 
+from cai.conduct.stop import print_so_far, stop_listening, stoppable
 from cai.config import RunConfig
 from cai.config_file import load_config
 from cai.errors import CaiError, ConfigError
@@ -22,7 +22,10 @@ from cai.process import loading
 from cai.report.status import run_status
 from cai.report.summary import print_status
 from cai.report.tables import plain
+from cai.store import is_refusal
+from cai.store import told as refused
 
+INTERRUPTED = 130  # exit status after Ctrl-C, SIGTERM and a closed terminal alike: the run can be resumed
 COMMANDS = {
     "pipeline": "cai run",
     "train": "cai train",
@@ -69,16 +72,28 @@ def told(
     again = shlex.join(
         [*command, file, *options, *(word for value in overrides for word in ("--set", value))]
     )
-    try:
-        return run(load_config(file, overrides))
-    except CaiError as error:
-        sys.stderr.write(f"error: {error}\n")
-        if error.exit_code == 1:
+    config = None
+    with stoppable():
+        try:
+            config = load_config(file, overrides)
+            return run(config)
+        except CaiError as error:
+            code = error.exit_code
+            sys.stderr.write(f"error: {error}\n")
+        except OSError as error:
+            if not is_refusal(error):
+                raise
+            code = 1
+            sys.stderr.write(f"error: {refused(error)}\n")
+        except KeyboardInterrupt:
+            stop_listening()
+            code = INTERRUPTED
+            sys.stderr.write(f"interrupted; every finished call is kept, resume with: {again}\n")
+        if code == 1:
             sys.stderr.write(f"resume with: {again}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted; every finished call is kept, resume with: {again}\n")
-        return 130
+        if config is not None and code != ConfigError.exit_code:
+            print_so_far(config, only_begun=code != INTERRUPTED)
+        return code
 
 
 def show(config: RunConfig, conditions: Sequence[Condition] = ()) -> int:
@@ -92,17 +107,10 @@ def show(config: RunConfig, conditions: Sequence[Condition] = ()) -> int:
 
 
 def run_in_loop(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine to its end on the fastest event loop there is; SIGTERM ends it like Ctrl-C does."""
-
-    async def main() -> Any:
-        task = asyncio.current_task()
-        assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await work
-
+    """Run a coroutine to its end on the fastest event loop there is."""
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(main())
+            return runner.run(work)
     except asyncio.CancelledError as stop:
         raise KeyboardInterrupt from stop
 

@@ -63,7 +63,10 @@ def told_training(now: TrainingNow) -> str:
 
 
 class Board:
-    """One bar a stage, summed over its shards; a context manager. What it shows is kept in the run's folder too."""
+    """One bar a stage, summed over its shards; a context manager. What it shows is kept in the run's folder too.
+
+    `left`: the stages as they were when the board was left the last time.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -81,6 +84,7 @@ class Board:
         self._logged = time.monotonic()
         self._written = 0.0
         self._entered = 0
+        self.left: dict[str, StageNow] = {}
 
     def __enter__(self) -> Self:
         self._entered += 1
@@ -93,6 +97,7 @@ class Board:
         self._entered -= 1
         if self._entered:
             return
+        self.left = {name: meter.now() for name, meter in self._meters.items()}
         for name in self._meters:  # a log ends with where each stage got to; bars stay on the screen
             self._draw(name)
         self._bars.stop()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cai.conduct import main
 from cai.conduct.main import told
 from cai.config import RunConfig
 from tests.flows.small import obliging, published, small_config, write_inputs
@@ -32,6 +37,26 @@ def start(config: Path, *options: str) -> subprocess.Popen[bytes]:
         env={**os.environ, "COLUMNS": "120"},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def on_terminal(config: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """The command on a terminal of its own, with Ctrl-C ignored; what closing the descriptor hangs up."""
+    ours, its = pty.openpty()
+
+    def prepare() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cai", "run", str(config), "--no-prefect"],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        preexec_fn=prepare,
+    )
+    os.close(its)
+    return process, ours
 
 
 async def ended(process: subprocess.Popen[bytes]) -> tuple[str, str]:
@@ -98,9 +123,19 @@ async def test_a_second_run_asks_and_writes_nothing(tmp_path: Path) -> None:
         assert published(root).keys() == whole and published(root)["dataset/sft/train.jsonl"] != b"{}\n"
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 async def test_an_interrupted_run_goes_on(tmp_path: Path, sent: signal.Signals) -> None:
-    """One line with the command to go on with, status 130; then the bytes of a run that was left alone."""
+    """What was done, one line with the command to go on with, status 130; then the bytes of a run left alone.
+
+    Whoever is impatient and repeats it changes nothing.
+    """
     async with wire_server(reply=obliging, delay_s=0.05) as server:
         config = write_config(tmp_path / "whole", server.openai_url)
         await finished(config)
@@ -109,9 +144,14 @@ async def test_an_interrupted_run_goes_on(tmp_path: Path, sent: signal.Signals) 
         config = write_config(tmp_path / "broken", server.openai_url)
         process = start(config, "--set", "judge.threshold=0.6")
         await until_calls(server, process, 20)
-        process.send_signal(sent)
-        _, errors = await ended(process)
+        for _ in range(3):
+            process.send_signal(sent)
+            await asyncio.sleep(0.02)
+        told, errors = await ended(process)
         assert process.returncode == 130
+        assert "run small" in told and "prompts" in told and "rows so far" in told
+        kept = re.search(r"kept +(\d+) calls, .* tokens, cost unknown", told)
+        assert kept and 20 - LIMIT <= int(kept[1]) <= server.calls
         again = f"resume with: cai run {config} --no-prefect --set judge.threshold=0.6"
         assert again in errors and "Traceback" not in errors
         await finished(config, "--set", "judge.threshold=0.6")
@@ -165,7 +205,12 @@ async def test_a_fatal_failure_is_one_line_and_how_to_go_on(tmp_path: Path) -> N
     ],
 )
 def test_the_command_to_go_on_with_is_the_one_that_was_given(
-    name: str, options: list[str], command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    options: list[str],
+    command: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its name and options, quoted for a shell."""
 
@@ -173,5 +218,22 @@ def test_the_command_to_go_on_with_is_the_one_that_was_given(
         raise KeyboardInterrupt
 
     config = write_config(tmp_path, "http://127.0.0.1:1/v1")
+    monkeypatch.setattr(main, "stop_listening", lambda: None)  # of the tests' own process
     assert told(name, str(config), ["outputs=two words"], interrupted, options) == 130
     assert f"resume with: {command.format(config=config)}" in capsys.readouterr().err
+
+
+async def test_a_closed_terminal_stops_the_run(tmp_path: Path) -> None:
+    """Nothing can be written to it any more; the run is left as after Ctrl-C, also where a shell has that ignored."""
+    async with wire_server(reply=obliging, delay_s=0.05) as server:
+        config = write_config(tmp_path, server.openai_url)
+        process, ours = on_terminal(config)
+        while server.calls < 20:
+            assert process.poll() is None
+            await asyncio.sleep(0.01)
+        os.close(ours)
+        async with asyncio.timeout(60):
+            assert await asyncio.to_thread(process.wait) == 130
+        await finished(config)
+    keys = [json.dumps(request, sort_keys=True) for request in server.requests]
+    assert len(keys) - len(set(keys)) <= LIMIT
