@@ -6,7 +6,8 @@ import re
 
 from cai.errors import ParseError
 
-_VERDICT = re.compile(r"[*_`\"\s]*VERDICT\s*:[*_`\"\s]*(breaks|keeps)[*_`\".\s]*", re.IGNORECASE)
+# (?ai: …): else "ſ" would pass for an s
+_VERDICT = re.compile(r"[*_`\"\s]*(?ai:VERDICT)\s*:[*_`\"\s]*((?ai:breaks|keeps))[*_`\".\s]*")
 _LEAKED_PREFIX = re.compile(
     r"\A(?:sure|certainly|of course|okay|here(?:'s| is| are))\b[^\n:]{0,120}"
     r"\b(?:revised|rewritten|revision|rewrite|new reply|new version)\b[^\n:]{0,80}:[ \t]*(?:\n+|\Z)",
@@ -19,16 +20,16 @@ def parse_critique(text: str) -> tuple[str, bool]:
 
     The last line that is not empty must be the verdict and the only one. Raises ParseError otherwise.
     """
-    lines = text.strip().splitlines()
-    verdicts = [match for line in lines if (match := _VERDICT.fullmatch(line))]
-    if not lines or not _VERDICT.fullmatch(lines[-1]):
+    before, _, last = text.strip().rpartition("\n")  # no other separator: a quoted text may hold any of them
+    verdict = _VERDICT.fullmatch(last)
+    if verdict is None:
         raise ParseError("the critique does not end with a VERDICT line")
-    if len(verdicts) != 1:
-        raise ParseError(f"the critique has {len(verdicts)} VERDICT lines")
-    words = "\n".join(lines[:-1]).strip()
+    if others := sum(_VERDICT.fullmatch(line) is not None for line in before.split("\n")):
+        raise ParseError(f"the critique has {1 + others} VERDICT lines")
+    words = before.strip()
     if not words:
         raise ParseError("the critique is a bare verdict without words")
-    return words, verdicts[0][1].lower() == "breaks"
+    return words, verdict[1].lower() == "breaks"
 
 
 def leaked_prefix(text: str) -> str:
