@@ -35,7 +35,8 @@ class ShardReport(Row):
     by ProviderError kind. `attempts`: exchanges of this run that were sent, `failed_attempts`: those without a
     reply, by AttemptFailed's why. `rows_used`: rows in that gave rows, `rows_lost`: those that gave drops only; None
     in manifests of earlier releases. `corrupt_lines`: damaged journal lines skipped. `seconds`: wall time of this
-    run. `skipped`: the shard was done before, and this run did nothing.
+    run. `skipped`: the shard was done before, and this run did nothing. `defused`: turn tokens that stood in prompts
+    and were broken up on the way to the model (`cai.models.turns`).
     """
 
     stage: str
@@ -57,6 +58,7 @@ class ShardReport(Row):
     skipped: bool
     rows: Published
     dropped: Published
+    defused: int = 0
     rows_used: int | None = None
     rows_lost: int | None = None
     attempts: int | None = None

@@ -15,6 +15,7 @@ class Tally:
     `cost` (US dollars; None once a call without a known price is counted) covers replayed calls too,
     `cost_made` those of this run, in which `generated` tokens were written. `failed`: calls given up, by
     ProviderError kind. `attempts`: exchanges sent; `failed_attempts`: those without a reply, by AttemptFailed's why.
+    `defused`: turn tokens in prompts that were broken up (`cai.models.turns`).
     """
 
     made: int = 0
@@ -22,6 +23,7 @@ class Tally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    defused: int = 0
     generated: int = 0
     cost: float | None = 0.0
     cost_made: float | None = 0.0
@@ -35,6 +37,7 @@ class Tally:
         self.prompt_tokens += usage.prompt_tokens
         self.completion_tokens += usage.completion_tokens
         self.cached_tokens += usage.cached_tokens
+        self.defused += completion.defused
         self.cost = _plus(self.cost, completion.cost)
         if made:
             self.made += 1

@@ -50,7 +50,7 @@ class OpenAIBatches(OpenAIModel):
     def line(self, entry: Entry) -> bytes:
         """A line of the file to upload."""
         asked = as_json(entry.request) if self.states(entry.request) else entry.request
-        body = chat_body(asked, self._config.model, self._limit_field)
+        body = chat_body(self._turns.sent(asked).request, self._config.model, self._limit_field)
         return orjson.dumps({"custom_id": entry.key, "method": "POST", "url": PATH, "body": body})
 
     async def prepare(self, batch: Batch, entries: Sequence[Entry]) -> str:
@@ -117,6 +117,7 @@ class OpenAIBatches(OpenAIModel):
         completion = discounted(
             read_chat(reply, asked, self._config.model, self._config.price), self._config.backend
         )
+        completion = self._turns.sent(request).answered(completion)
         return read_json(completion, request) if stated else completion
 
     async def call(self, once: Callable[[], Awaitable[T]]) -> T:
