@@ -30,7 +30,7 @@ def api_for(config: RunConfig) -> Iterator[Callable[[], None]]:
         server = None
         if not others and not os.environ.get("PREFECT_API_URL"):
             server = stack.enter_context(temporary())
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
         if PREFECT_API_URL.value():
             stack.close()
@@ -42,7 +42,7 @@ def api_for(config: RunConfig) -> Iterator[Callable[[], None]]:
                 "PREFECT_API_URL to where they reach it"
             )
         own = server or stack.enter_context(temporary())
-        with temporary_settings({PREFECT_API_URL: own.url}):
+        with temporary_settings({PREFECT_API_URL: own.url, PREFECT_API_AUTH_STRING: own.login}):
             yield lambda: wait_for(own)
             _flush()
 

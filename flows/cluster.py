@@ -15,6 +15,7 @@ from cai.models.managed import RUN_KEY
 from cai.serving import board
 
 STORE_BYTES = 100 * 2**20  # for arguments and reports, which are small
+TOKEN = "RAY_AUTH_TOKEN"
 
 
 def divided(config: RunConfig, workers: int) -> RunConfig:
@@ -56,12 +57,29 @@ def cluster(config: RayConfig) -> Iterator[Any]:
         }
     before = signal.getsignal(signal.SIGTERM)
     with contextlib.ExitStack() as stack:
+        if config.address is None:
+            stack.enter_context(own_token())
         try:
             runner = stack.enter_context(RayTaskRunner(address=config.address, init_kwargs=options))
         except (ConnectionError, ray.exceptions.RayError) as error:
             raise ConfigError(f"ray.address: {config.address} does not answer ({error})") from error
         signal.signal(signal.SIGTERM, before)  # Ray has put its own in the place of Prefect's
         yield runner
+
+
+@contextlib.contextmanager
+def own_token() -> Iterator[None]:
+    """Let a cluster that this process starts take orders from its own processes alone; what is set already counts."""
+    mine = {"RAY_AUTH_MODE": "token", TOKEN: secrets.token_urlsafe(24)}
+    if {"RAY_AUTH_MODE", TOKEN, f"{TOKEN}_PATH"} & os.environ.keys():
+        yield
+        return
+    os.environ |= mine
+    try:
+        yield
+    finally:
+        for name in mine:
+            del os.environ[name]
 
 
 @contextlib.contextmanager

@@ -1,13 +1,14 @@
 """A Prefect server of our own, for as long as a block lasts, and ended with this process in whatever way that ends.
 
 Prefect's own temporary server is started by the client, which loads all of the server's code for that, and is left
-over where the client is killed.
+over where the client is killed; and it takes orders from every user of the machine, while this one has a key.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -37,17 +38,29 @@ TEMPORARY = {  # as Prefect starts its own: no UI, and only the services that a 
 
 
 class Server(NamedTuple):
-    """A server that has been started. `url`: of its API; `log_start`: where its part of the log begins."""
+    """A server that has been started.
+
+    `url`: of its API; `login`: what that wants to be asked with, `user:key`; `log_start`: where its part of the log
+    begins.
+    """
 
     url: str
+    login: str
     process: subprocess.Popen[bytes]
     log: Path
     log_start: int
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], port: int, environment: Mapping[str, str], log: Path) -> Iterator[Server]:
-    """Start `python <command>` as a server on a loopback port, and end it with the block; it is not waited for."""
+def started(
+    command: Sequence[str], port: int, environment: Mapping[str, str], log: Path, login: str | None = None
+) -> Iterator[Server]:
+    """Start `python <command>` as a server on a loopback port, and end it with the block; it is not waited for.
+
+    `login`: what it is to be asked with; None: a key that was never used before.
+    """
+    login = login or f"cai:{secrets.token_urlsafe(24)}"
+    asked = {"PREFECT_SERVER_API_AUTH_STRING": login, "PREFECT_API_AUTH_STRING": login}
     url = f"http://127.0.0.1:{port}/api"
     address = ["--host", "127.0.0.1", "--port", str(port)]
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -58,11 +71,11 @@ def started(command: Sequence[str], port: int, environment: Mapping[str, str], l
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PREFECT_API_URL": url, **environment},
+            env={**os.environ, "PREFECT_API_URL": url, **asked, **environment},
             start_new_session=True,  # Ctrl-C is for this process, which ends its runs while the server still is there
         )
     try:
-        yield Server(url, process, log, start)
+        yield Server(url, login, process, log, start)
     finally:
         assert process.stdin is not None
         process.stdin.close()

@@ -39,6 +39,7 @@ NOTICED_S = 3.0
 # Below those that systems hand out: one of them would be given to somebody else while the engine loads.
 PORTS = range(20_000, 32_768)
 TRIES = 20  # of a port that is free
+GUARD = ["--middleware", "cai.engine_guard.Guard"]  # vLLM's own check leaves all but the paths of its APIs open
 RUN_KEY = "CAI_MANAGED_KEY"  # holds the key where other processes of the run ask the servers as well
 _keys: dict[str, str] = {}
 _processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -90,9 +91,9 @@ async def managed_server(
     key = os.environ.get(RUN_KEY) or secrets.token_urlsafe(24)
     flags = engine_flags(model, config, adapters, {"host": host, "port": port})
     env = {**os.environ, **engine_environment(model, config), "VLLM_API_KEY": key}
-    server = _start([sys.executable, "-m", SERVER, *flags], env, model, log_path)
+    server = _start([sys.executable, "-m", SERVER, *flags, *GUARD], env, model, log_path)
     try:
-        await _healthy(server, f"http://{reached}:{port}/health", config.start_timeout_s)
+        await _healthy(server, f"http://{reached}:{port}/health", key, config.start_timeout_s)
         _keys[endpoint], _processes[endpoint] = key, server.process
         yield endpoint
     except ProviderError as error:
@@ -138,10 +139,11 @@ def _start(command: list[str], env: dict[str, str], model: str, log_path: Path) 
     return _Server(process, model, log_path, start)
 
 
-async def _healthy(server: _Server, url: str, timeout_s: float) -> None:
+async def _healthy(server: _Server, url: str, key: str, timeout_s: float) -> None:
     """Wait until the server answers; notices its death within a fraction of a second."""
     deadline = time.monotonic() + timeout_s
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+    headers, timeout = {"Authorization": f"Bearer {key}"}, aiohttp.ClientTimeout(total=5)
+    async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
         while server.process.poll() is None:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with session.get(url) as response:

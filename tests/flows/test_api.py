@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
-from prefect.settings import PREFECT_API_URL, Settings, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, Settings, temporary_settings
 
 from cai.errors import ConfigError
 from flows.api import api_for
@@ -68,3 +69,20 @@ def test_a_config_that_is_wrong_starts_no_server(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(program, "api_for", never)
     monkeypatch.setattr(sys, "argv", ["flows", "pipeline", str(tmp_path / "run.yaml")])
     assert program.main() == ConfigError.exit_code
+
+
+def test_the_temporary_server_wants_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else on this machine starts a run, or reads one; the key stands in no process's arguments."""
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    with api_for(small_run(tmp_path, "http://127.0.0.1:9/v1")) as ready:
+        ready()
+        url, login = f"{PREFECT_API_URL.value()}/flow_runs/count", PREFECT_API_AUTH_STRING.value()
+        assert login and len(login) > 32
+        assert httpx.post(url, json={}).status_code == 401
+        assert httpx.post(url, json={}, auth=("cai", "another")).status_code == 401
+        user, _, key = login.partition(":")
+        assert httpx.post(url, json={}, auth=(user, key)).status_code == 200
+        lines = [word for child in psutil.Process().children(recursive=True) for word in child.cmdline()]
+        assert not [word for word in lines if key in word]
+    assert not PREFECT_API_AUTH_STRING.value()

@@ -136,7 +136,7 @@ async def check_refused(api: str, deployment: dict[str, Any]) -> None:
 def serving(
     config: Path, environment: dict[str, str], log: Path
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`cai deploy --serve` without any server; yields the process and the URL of the API that it started.
+    """`cai deploy --serve` without any server; yields the process and the URL, with the login, of the API that it started.
 
     It hears Ctrl-C also where these tests run in the background.
     """
@@ -153,7 +153,8 @@ def serving(
             line = process.stdout.readline()
             assert line, log.read_text()
             lines += line
-        yield process, f"{json.loads(lines)['ui']}/api"
+        said = json.loads(lines)
+        yield process, f"{said['ui'].replace('://', '://' + said['login'] + '@')}/api"
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -191,13 +192,16 @@ async def test_a_schedule_without_a_server(tmp_path: Path) -> None:
     async with wire_server(reply=obliging, faults=hold) as server:
         config = write_config(tmp_path, server.openai_url)
         with serving(config, environment, log) as (process, api):
+            async with aiohttp.ClientSession() as session:  # another user of this machine
+                url = f"http://{api.partition('@')[2]}/flow_runs/filter"
+                assert (await session.post(url, json={})).status == 401
             await check_schedule(api, server, hold, log)
             process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(process.wait, 60) == 0, log.read_text()
         assert "Traceback" not in log.read_text()
         await until_gone(home)
     with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", int(api.split(":")[2].split("/")[0]))) != 0
+        assert probe.connect_ex(("127.0.0.1", int(api.rpartition(":")[2].split("/")[0]))) != 0
 
 
 async def test_ctrl_c_in_the_middle_of_a_run(tmp_path: Path) -> None:
