@@ -80,11 +80,12 @@ ProviderErrorKind = Literal[
     "bad_request",  # 400/422: this request can never succeed; the row is dropped
     "context_length",  # 400 because the prompt is too long for the model; the row is dropped
     "unreachable",  # nothing listens at the endpoint (any more); stops the run
+    "broken",  # nothing at the endpoint succeeds any more, whoever calls; stops the run
     "retries_exhausted",  # retryable failures (429, 5xx, timeouts, resets) outlived the retry policy
     "malformed",  # the reply is not the JSON that the protocol promises
     "not_asked",  # a rehearsal asks nobody, and the journal holds no reply; the row goes no further
 ]
-FATAL_KINDS: frozenset[ProviderErrorKind] = frozenset({"auth", "not_found", "unreachable"})
+FATAL_KINDS: frozenset[ProviderErrorKind] = frozenset({"auth", "not_found", "unreachable", "broken"})
 
 
 class ProviderError(CaiError):

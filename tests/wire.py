@@ -24,7 +24,12 @@ import orjson
 from aiohttp import web
 
 Json = dict[str, Any]
-Spoilt = Literal["reset", "hang", "truncated", "html", "empty", "no_usage", "refusal"]
+Spoilt = Literal[
+    "reset", "cut", "unended", "hang", "headers", "drip", "truncated", "html", "gzip", "again",
+    "empty", "no_usage", "refusal",
+]  # fmt: skip
+DRIP_S = 0.02  # between two bytes
+AGAIN_S = 0.02  # between a reply and its double
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,11 @@ class Answer:
 class Fault:
     """What goes wrong with one call: an HTTP `status` with `headers` and `message`, or a `kind` of spoilt reply.
 
-    reset: the connection is cut. hang: no reply. truncated: half of the JSON. html: a proxy's error page with
-    status 200. empty: no choices and no content. no_usage: a good reply that does not count its tokens.
-    refusal: the model declines.
+    reset: the connection is cut before a reply, cut: in the middle of its body, unended: before the last chunk. hang:
+    no reply, headers: no body behind them, drip: a byte now and then. truncated: half of the JSON. html: a proxy's
+    error page with status 200. gzip: a body that is not what its encoding says. again: a good reply, and a moment
+    later the same bytes again. empty: no choices and no content. no_usage: a good reply that does not count its
+    tokens. refusal: the model declines. `spoil`: makes of a good reply what is sent instead; `mime`: as which type.
     """
 
     kind: Spoilt | None = None
@@ -54,6 +61,8 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     message: str = "the server is asked too much"
     code: str | None = None
+    spoil: Callable[[Json], Json | bytes] | None = None
+    mime: str = "application/json"
 
 
 @dataclass
@@ -244,27 +253,68 @@ class _World:
             return _json(shape(body, answer))
         if fault.status != 200:
             return _error(fault.status, fault.message, fault.code or "error", fault.headers)
-        match fault.kind:
-            case "reset":
-                assert request.transport is not None
-                request.transport.abort()
-                return web.Response()
-            case "hang":
-                await self.closing.wait()
-                return web.Response(status=503)
-            case "html":
-                return web.Response(text="<html>Bad gateway</html>", content_type="text/html")
-            case "refusal":
-                return _json(shape(body, Answer("I cannot help with that.", refused=True)))
-        reply = shape(body, answer)
+        if fault.kind == "refusal":
+            return _json(shape(body, Answer("I cannot help with that.", refused=True)))
+        if fault.kind in ("reset", "hang", "html", "gzip"):
+            return await self._none(request, fault.kind)
+        return await self._spoilt(request, shape(body, answer), fault)
+
+    async def _none(self, request: web.Request, kind: Spoilt) -> web.StreamResponse:
+        """What is not even part of a reply."""
+        assert request.transport is not None
+        if kind == "html":
+            return web.Response(text="<html>Bad gateway</html>", content_type="text/html")
+        if kind == "gzip":
+            return web.Response(body=b"not gzip at all", headers={"Content-Encoding": "gzip"})
+        if kind == "hang":
+            await self.closing.wait()
+            return web.Response(status=503)
+        request.transport.abort()
+        return web.Response()
+
+    async def _spoilt(self, request: web.Request, reply: Json, fault: Fault) -> web.StreamResponse:
+        """A good reply, spoilt."""
+        spoiled = fault.spoil(reply) if fault.spoil is not None else reply
+        raw = spoiled if isinstance(spoiled, bytes) else orjson.dumps(spoiled)
+        if fault.spoil is not None or fault.mime != "application/json":
+            return web.Response(body=raw, content_type=fault.mime)
         if fault.kind == "truncated":
-            raw = orjson.dumps(reply)
             return web.Response(body=raw[: len(raw) // 2], content_type="application/json")
+        if fault.kind in ("cut", "unended", "headers", "drip"):
+            return await self._broken_off(request, raw, fault.kind)
+        if fault.kind == "again":
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
+            assert request.transport is not None
+            asyncio.get_running_loop().call_later(AGAIN_S, request.transport.write, head.encode() + raw)
+            return web.Response(body=raw, content_type="application/json")
         spoilt = ("usage",) if fault.kind == "no_usage" else ("choices", "content")
         return _json(
             {name: [] if name != "usage" else None for name in spoilt if name in reply}
             | {name: value for name, value in reply.items() if name not in spoilt}
         )
+
+    async def _broken_off(self, request: web.Request, raw: bytes, kind: Spoilt) -> web.StreamResponse:
+        """A reply that begins well and does not come to its end."""
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        if kind == "unended":
+            response.enable_chunked_encoding()
+        else:
+            response.content_length = len(raw)
+        await response.prepare(request)
+        transport = request.transport
+        assert transport is not None
+        if kind == "headers":
+            await self.closing.wait()
+        elif kind == "drip":
+            for number in range(len(raw) - 1):
+                with contextlib.suppress(TimeoutError, ConnectionError):  # the client is gone: the same to us
+                    await response.write(raw[number : number + 1])
+                    await asyncio.wait_for(self.closing.wait(), DRIP_S)
+        else:
+            await response.write(raw[: len(raw) // 2])
+            await asyncio.sleep(0.01)  # so that it is read before the connection is cut
+        transport.abort()
+        return response
 
 
 def _json(data: Json) -> web.Response:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from anthropic import (
@@ -24,16 +25,28 @@ from httpx2 import Limits, Response
 
 from cai.config import ModelConfig
 from cai.models.base import Completion, Request, Usage, require_logprobs
-from cai.models.chat_format import Json, decode
+from cai.models.chat_format import (
+    BROKEN_PROMISES,
+    Json,
+    answering_model,
+    broken_promise,
+    decode,
+    said_text,
+    tokens_of,
+)
 from cai.models.check import KEY_ENV, api_key, check_sampling, require_served
+from cai.models.circuit import circuit_of
+from cai.models.connections import clean
 from cai.models.cost import cost
-from cai.models.failures import AttemptFailed, connection_failure, http_failure
+from cai.models.failures import connection_failure, http_failure
 from cai.models.pace import pacer_of
 from cai.models.retry import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, RetryPolicy
 from cai.models.shared_prefix import SharedPrefixes
 from cai.models.stated import as_json, read_json
+from cai.models.turns import NOTHING, turn_tokens
 from cai.rows import FinishReason
 
+HOSTED = "api.anthropic.com"
 FINISH: dict[str, FinishReason] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -56,8 +69,11 @@ class AnthropicModel:
             base_url=endpoint,
             max_retries=0,
             timeout=Timeout(config.timeout_s, connect=CONNECT_TIMEOUT_S),
-            http_client=DefaultAioHttpClient(
-                limits=Limits(max_connections=config.max_concurrency, keepalive_expiry=KEEP_ALIVE_S)
+            http_client=clean(
+                DefaultAioHttpClient(
+                    limits=Limits(max_connections=config.max_concurrency, keepalive_expiry=KEEP_ALIVE_S),
+                    follow_redirects=False,  # the key would go along
+                )
             ),
         )
         self._endpoint = str(self._client.base_url)
@@ -69,8 +85,11 @@ class AnthropicModel:
             key=key,
             key_env=config.api_key_env or KEY_ENV["anthropic"],
             pacer=partial(pacer_of, config, self._endpoint),
+            circuit=partial(circuit_of, config, self._endpoint),
+            canary=self._attempt,
         )
         self._prefixes = SharedPrefixes()
+        self._turns = NOTHING if urlsplit(self._endpoint).hostname == HOSTED else turn_tokens(config)
 
     @property
     def identity(self) -> str:
@@ -83,12 +102,16 @@ class AnthropicModel:
         require_logprobs(self._config, request.method)
         if request.choices:
             return read_json(await self.complete(as_json(request)), request)
-        body, prefix = self._prefixes.marked(message_body(request, self._config.model))
+        sent = self._turns.sent(request)
+        body, prefix = self._prefixes.marked(message_body(sent.request, self._config.model))
         payload = orjson.dumps(body)
         completion = await self._policy.call(lambda: self._once(payload), request)
         if prefix is not None:
             prefix.answered(completion.usage)
-        return completion
+        return sent.answered(completion)
+
+    async def _attempt(self, request: Request) -> Completion:
+        return await self._once(orjson.dumps(message_body(request, self._config.model)))
 
     async def _once(self, payload: bytes) -> Completion:
         sent = self._policy.pacer.sent
@@ -158,26 +181,26 @@ def read_message(raw: bytes, config: ModelConfig) -> Completion:
     """A messages reply as a Completion. Raises AttemptFailed (malformed)."""
     reply = decode(raw)
     try:
-        text = "".join(block["text"] for block in reply["content"] if block["type"] == "text")
+        text = "".join(said_text(block["text"]) for block in reply["content"] if block["type"] == "text")
         finish = FINISH[reply["stop_reason"]]
         usage = _usage(reply.get("usage") or {})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise AttemptFailed("malformed", f"the reply is no message ({error!r})") from error
+    except BROKEN_PROMISES as error:
+        raise broken_promise(reply, "is no message", error) from error
     return Completion(
         text=text,
         finish_reason=finish,
         usage=usage,
-        model=reply.get("model") or config.model,
+        model=answering_model(reply, config.model),
         cost=cost(usage, config.model, config.price),
     )
 
 
 def _usage(usage: Json) -> Usage:
-    cached = usage.get("cache_read_input_tokens") or 0
-    written = usage.get("cache_creation_input_tokens") or 0
+    cached = tokens_of(usage, "cache_read_input_tokens")
+    written = tokens_of(usage, "cache_creation_input_tokens")
     return Usage(
-        prompt_tokens=(usage.get("input_tokens") or 0) + cached + written,
-        completion_tokens=usage.get("output_tokens") or 0,
+        prompt_tokens=tokens_of(usage, "input_tokens") + cached + written,
+        completion_tokens=tokens_of(usage, "output_tokens"),
         cached_tokens=cached,
         cached_write_tokens=written,
     )

@@ -15,12 +15,15 @@ import orjson
 from cai.config import PriceConfig
 from cai.models.base import Completion, Request, Usage
 from cai.models.cost import cost
-from cai.models.failures import AttemptFailed
+from cai.models.failures import AttemptFailed, server_message
 from cai.rows import FinishReason
 
 Json = dict[str, Any]
 ChoiceOf = Callable[[str], str | None]
+MOST_TOKENS = 10**9  # a count beyond it is none
+ROUNDING = 0.01  # by which a logprob may be above 0
 TOP_LOGPROBS = 20  # the most that the hosted API and vLLM's default give
+BROKEN_PROMISES = (KeyError, IndexError, TypeError, AttributeError, ValueError)
 FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "tool_calls": "stop",
@@ -82,7 +85,7 @@ def read_chat(
         answer = reply["choices"][0]
         message = answer["message"]
         refusal = message.get("refusal")
-        text = message.get("content") or refusal or ""
+        text = said_text(message.get("content") or refusal or "")
         finish = FINISH[answer["finish_reason"]]
         usage = read_usage(reply.get("usage") or {})
         probs, said = None, text.strip().removesuffix(".")
@@ -93,13 +96,13 @@ def read_chat(
             finish = "stop" if finish == "length" else finish  # the limit of a choice is the choice itself
             tokens = (answer.get("logprobs") or {}).get("content") or ()
             probs = choice_probs(tokens, request.choices, choice_of or choice_by_text(request.choices))
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise AttemptFailed("malformed", f"the reply lacks a usable choice ({error!r})") from error
+    except BROKEN_PROMISES as error:
+        raise broken_promise(reply, "lacks a usable choice", error) from error
     return Completion(
         text=text,
         finish_reason=finish,
         usage=usage,
-        model=reply.get("model") or model,
+        model=answering_model(reply, model),
         choice_probs=probs,
         choice_method=(request.method or "logprobs") if request.choices else None,
         cost=cost(usage, model, price),
@@ -108,12 +111,42 @@ def read_chat(
 
 def read_usage(usage: Json) -> Usage:
     """Token counts of a reply; zeros where the server gives none."""
-    details = usage.get("prompt_tokens_details") or {}
+    prompt = tokens_of(usage, "prompt_tokens")
+    cached = tokens_of(usage.get("prompt_tokens_details") or {}, "cached_tokens")
     return Usage(
-        prompt_tokens=usage.get("prompt_tokens") or 0,
-        completion_tokens=usage.get("completion_tokens") or 0,
-        cached_tokens=details.get("cached_tokens") or 0,
+        prompt_tokens=prompt,
+        completion_tokens=tokens_of(usage, "completion_tokens"),
+        cached_tokens=min(cached, prompt),  # some proxies count them apart
     )
+
+
+def tokens_of(usage: Json, name: str) -> int:
+    """A token count of a reply, 0 where it is not given. Raises ValueError for anything that is no count."""
+    count = usage.get(name)
+    if count is None:
+        return 0
+    if type(count) is not int or not 0 <= count <= MOST_TOKENS:
+        raise ValueError(f"usage.{name} is {count!r}")
+    return count
+
+
+def said_text(text: object) -> str:
+    """The text of a reply. Raises TypeError where it is something else."""
+    if not isinstance(text, str):
+        raise TypeError(f"the text is a {type(text).__name__}")
+    return text
+
+
+def answering_model(reply: Json, model: str) -> str:
+    """The model that has answered, as the reply names it; `model` where it names none."""
+    name = reply.get("model")
+    return name if isinstance(name, str) and name else model
+
+
+def broken_promise(reply: Json, how: str, error: Exception) -> AttemptFailed:
+    """The failure for a reply that is not what the protocol says; with the server's words where it has some."""
+    told = f"; it says: {server_message(reply)}" if reply.get("error") else ""
+    return AttemptFailed("malformed", f"the reply {how} ({error!r}){told}")
 
 
 def choice_by_text(choices: Sequence[str]) -> ChoiceOf:
@@ -143,6 +176,13 @@ def choice_probs(
     for top in {top["token"]: top for top in answer["top_logprobs"]}.values():
         choice = choice_of(top["token"])
         if choice is not None:
-            mass[choice] += math.exp(top["logprob"])
+            mass[choice] += math.exp(_logprob(top["logprob"]))
     total = math.fsum(mass.values())
     return {choice: p / total for choice, p in mass.items()} if total > 0 else None
+
+
+def _logprob(value: object) -> float:
+    """A logprob as it is. Raises ValueError for what is none."""
+    if type(value) not in (int, float) or not value <= ROUNDING:  # type: ignore[operator]
+        raise ValueError(f"a logprob is {value!r}")
+    return min(float(value), 0.0)  # type: ignore[arg-type]

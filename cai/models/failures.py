@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Literal, get_args
 
 import aiohttp
@@ -15,7 +16,7 @@ import orjson
 from cai.errors import ProviderErrorKind
 
 Passing = Literal["rate_limit", "transient", "refused", "malformed"]
-Final = Literal["auth", "not_found", "bad_request", "context_length"]
+Final = Literal["auth", "not_found", "bad_request", "context_length", "broken"]
 Why = Passing | Final
 PASSING: frozenset[str] = frozenset(get_args(Passing))
 TOO_LONG = re.compile(
@@ -34,8 +35,10 @@ KINDS: dict[
         "shorten the prompt, lower max_tokens or serve a longer context",
     ),
     "refused": ("unreachable", "{tried}; check that the server runs and that 'endpoint' is right"),
+    "broken": ("broken", "mend the endpoint; no row was given up for it"),
     "malformed": ("malformed", "{tried}; check that 'endpoint' speaks this backend's protocol"),
 }
+LONGEST_S = 86_400.0  # a wait that is longer is a mistake, and not waited for
 OVERLOADED = 529  # Anthropic's status for a service that is asked too much by everybody
 
 
@@ -56,7 +59,11 @@ class AttemptFailed(Exception):
 
 def http_failure(status: int, headers: Mapping[str, str], body: str) -> AttemptFailed:
     """What an HTTP error status means. `headers` must look names up without regard to case."""
-    detail = f"HTTP {status}: {_server_message(body)}"
+    detail = f"HTTP {status}: {_body_message(body)}"
+    if 300 <= status < 400:  # never followed: the key would go along
+        return AttemptFailed(
+            "not_found", f"HTTP {status}: it redirects to {headers.get('location', 'nowhere')}"
+        )
     if status == 402 or (status in (403, 429) and NO_CREDIT.search(body)):
         return AttemptFailed("auth", f"{detail} (the account has no credit left)")
     if status == 429:
@@ -84,26 +91,45 @@ def connection_failure(error: BaseException) -> AttemptFailed:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a response asks to wait (`retry-after-ms`, `Retry-After` in seconds or as a date)."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers[name]) * unit
-        except (KeyError, ValueError):
-            continue
-        return max(0.0, seconds) if not math.isnan(seconds) else None
-    try:
-        date = email.utils.parsedate_to_datetime(headers["retry-after"])
-    except (KeyError, ValueError):
-        return None
-    return max(0.0, date.timestamp() - time.time())
+    """Seconds that a response asks to wait (`retry-after-ms`, `Retry-After` in seconds or as a date).
+
+    None where it says nothing that makes sense, more than a day included.
+    """
+    seconds = _number(headers.get("retry-after-ms", "")) / 1000
+    if math.isnan(seconds):
+        seconds = _number(headers.get("retry-after", ""))
+    if math.isnan(seconds):  # a date, which is told by the server's clock
+        now = _date(headers.get("date", ""))
+        seconds = _date(headers.get("retry-after", "")) - (time.time() if math.isnan(now) else now)
+    return max(0.0, seconds) if seconds <= LONGEST_S else None
 
 
-def _server_message(body: str) -> str:
-    """The human sentence of an error body: `error.message` of all three protocols, else the body's text."""
+def _number(text: str) -> float:
+    """The number that a header holds, NaN where it holds none."""
     try:
-        data = orjson.loads(body)
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _date(text: str) -> float:
+    """Seconds since the epoch of a header's date, NaN where it is none; one without a time zone is in GMT."""
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return math.nan
+
+
+def _body_message(body: str) -> str:
+    try:
+        return server_message(orjson.loads(body))
     except orjson.JSONDecodeError:
         return body.strip() or "no text"
+
+
+def server_message(data: object) -> str:
+    """The human sentence of an error body: `error.message` of all three protocols, else all that it holds."""
     error = data.get("error", data) if isinstance(data, dict) else data
     message = error.get("message", error) if isinstance(error, dict) else error
     return message if isinstance(message, str) else orjson.dumps(message).decode()

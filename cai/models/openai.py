@@ -23,10 +23,13 @@ from cai.config import ModelConfig
 from cai.models.base import Completion, Request, require_logprobs
 from cai.models.chat_format import chat_body, read_chat
 from cai.models.check import KEY_ENV, api_key, require_served
+from cai.models.circuit import circuit_of
+from cai.models.connections import clean
 from cai.models.failures import connection_failure, http_failure
 from cai.models.pace import pacer_of
 from cai.models.retry import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, RetryPolicy
 from cai.models.stated import as_json, read_json
+from cai.models.turns import NOTHING, turn_tokens
 
 HOSTED = "api.openai.com"
 
@@ -42,13 +45,17 @@ class OpenAIModel:
             base_url=endpoint,
             max_retries=0,
             timeout=Timeout(config.timeout_s, connect=CONNECT_TIMEOUT_S),
-            http_client=DefaultAioHttpClient(
-                limits=Limits(max_connections=config.max_concurrency, keepalive_expiry=KEEP_ALIVE_S)
+            http_client=clean(
+                DefaultAioHttpClient(
+                    limits=Limits(max_connections=config.max_concurrency, keepalive_expiry=KEEP_ALIVE_S),
+                    follow_redirects=False,  # the key would go along
+                )
             ),
         )
         self._endpoint = str(self._client.base_url)
         hosted = urlsplit(self._endpoint).hostname == HOSTED
         self._limit_field = "max_completion_tokens" if hosted else "max_tokens"
+        self._turns = NOTHING if hosted else turn_tokens(config)
         self._policy = RetryPolicy(
             config.model,
             self._endpoint,
@@ -57,6 +64,8 @@ class OpenAIModel:
             key=key,
             key_env=config.api_key_env or KEY_ENV["openai"],
             pacer=partial(pacer_of, config, self._endpoint),
+            circuit=partial(circuit_of, config, self._endpoint),
+            canary=self._attempt,
         )
 
     @property
@@ -74,8 +83,14 @@ class OpenAIModel:
         require_logprobs(self._config, request.method)
         if self.states(request):
             return read_json(await self.complete(as_json(request)), request)
-        payload = orjson.dumps(chat_body(request, self._config.model, self._limit_field))
+        payload = self._payload(request)
         return await self._policy.call(lambda: self._once(payload, request), request)
+
+    def _payload(self, request: Request) -> bytes:
+        return orjson.dumps(chat_body(request, self._config.model, self._limit_field))
+
+    async def _attempt(self, request: Request) -> Completion:
+        return await self._once(self._payload(request), request)
 
     async def _once(self, payload: bytes, request: Request) -> Completion:
         sent = self._policy.pacer.sent

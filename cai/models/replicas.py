@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from cai.config import ModelConfig
 from cai.models.base import attempts
-from cai.models.failures import AttemptFailed
+from cai.models.failures import PASSING, AttemptFailed
 from cai.models.vllm import VllmModel
 
 FAILURES = 3  # in a row, after which a replica leaves
@@ -55,7 +55,7 @@ class ReplicatedModel(VllmModel):
             try:
                 return await self._ask(replica, method, path, payload)
             except AttemptFailed as failure:
-                if failure.why not in ("refused", "transient", "rate_limit"):
+                if failure.why not in PASSING:
                     raise
                 self._last = failure
         last = self._last or AttemptFailed("refused", "all replicas are out")
@@ -68,8 +68,12 @@ class ReplicatedModel(VllmModel):
         replica.in_flight += 1
         try:
             raw = await replica.client.send(method, path, payload)
+            if raw.startswith(
+                b"<"
+            ):  # it comes so fast that this replica would always seem to have least to do
+                raise AttemptFailed("malformed", f"a page is no reply: {raw[:60].decode(errors='replace')}")
         except AttemptFailed as failure:
-            if failure.why in ("refused", "transient"):
+            if failure.why in ("refused", "transient", "malformed"):
                 self._blame(replica)
             raise
         except (

@@ -12,7 +12,7 @@ What a request leaves open (temperature, top_p) the server takes from the model'
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from functools import cached_property, partial
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -24,10 +24,13 @@ from cai.errors import ProviderError
 from cai.models.base import Completion, Request, require_logprobs
 from cai.models.chat_format import TOP_LOGPROBS, ChoiceOf, Json, chat_body, decode, read_chat
 from cai.models.check import require_served
+from cai.models.circuit import circuit_of
+from cai.models.connections import CleanConnector
 from cai.models.failures import AttemptFailed, connection_failure, http_failure
 from cai.models.pace import pacer_of
 from cai.models.retry import CONNECT_TIMEOUT_S, RetryPolicy
 from cai.models.stated import as_json, read_json
+from cai.models.turns import TurnTokens, turn_tokens
 from cai.models.weights import model_identity, served_name
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -53,6 +56,8 @@ class VllmModel:
             key=key,
             key_env=config.api_key_env or "the variable that api_key_env names",
             pacer=partial(pacer_of, config, self._root),
+            circuit=partial(circuit_of, config, self._root),
+            canary=self._attempt,
         )
 
     @property
@@ -66,7 +71,8 @@ class VllmModel:
         method = request.method or ("logprobs" if self._config.logprobs else "stated")
         if request.choices and method == "stated":
             return read_json(await self.complete(as_json(request)), request)
-        body = chat_body(request, self._served, "max_tokens")
+        sent = self._turns.sent(request)
+        body = chat_body(sent.request, self._served, "max_tokens")
         choice_of: ChoiceOf | None = None
         if request.choices:
             body["structured_outputs"] = {"choice": list(request.choices)}
@@ -77,7 +83,16 @@ class VllmModel:
                     body |= {"logprob_token_ids": ids, "return_tokens_as_token_ids": True}
                     choice_of = tokens.get
         payload = orjson.dumps(body)
-        return await self._policy.call(lambda: self._once(payload, request, choice_of), request)
+        return sent.answered(
+            await self._policy.call(lambda: self._once(payload, request, choice_of), request)
+        )
+
+    @cached_property
+    def _turns(self) -> TurnTokens:
+        return turn_tokens(self._config)
+
+    async def _attempt(self, request: Request) -> Completion:
+        return await self._once(orjson.dumps(chat_body(request, self._served, "max_tokens")), request, None)
 
     async def _once(self, payload: bytes, request: Request, choice_of: ChoiceOf | None) -> Completion:
         raw = await self.send("POST", "/v1/chat/completions", payload)
@@ -119,7 +134,7 @@ class VllmModel:
         return tokens
 
     async def send(self, method: str, path: str, payload: bytes | None = None) -> bytes:
-        """One exchange with the engine, as its HTTP API has it. Raises AttemptFailed for all but a full 200.
+        """One exchange with the engine, as its HTTP API has it. Raises AttemptFailed for all but success.
 
         The only way to the engine: replicas and an engine in this process have a `send` of their own.
         """
@@ -127,9 +142,10 @@ class VllmModel:
             self._session = self._open()
         try:
             data = None if payload is None else aiohttp.BytesPayload(payload)  # which aiohttp would look up
-            async with self._session.request(method, self._root + path, data=data) as response:
+            asked = self._session.request(method, self._root + path, data=data, allow_redirects=False)
+            async with asked as response:
                 raw = await response.read()
-                if response.status != 200:
+                if response.status >= 300:
                     raise http_failure(response.status, response.headers, raw.decode("utf-8", "replace"))
                 return raw
         except aiohttp.ClientError as error:
@@ -145,7 +161,7 @@ class VllmModel:
             headers["Authorization"] = f"Bearer {self._key}"
         return aiohttp.ClientSession(
             headers=headers,
-            connector=aiohttp.TCPConnector(limit=self._config.max_concurrency),
+            connector=CleanConnector(limit=self._config.max_concurrency),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             trust_env=_behind_proxy(self._root),  # looked up anew for every call, at more than the call costs
         )
