@@ -17,6 +17,7 @@ from cai.errors import AccountingError
 from cai.journal import Journal
 from cai.rows import Drop, Row
 from cai.shard import ShardReport
+from cai.spending import Spent
 
 BUG = "this is a bug: please report it with the run's folder; every reply is kept"
 
@@ -100,10 +101,38 @@ def _hold(stage: str, shard: int, claims: Iterable[Claim]) -> None:
             )
 
 
+def check_attempts(spent: Spent) -> None:
+    """Hold all attempts of a run, over all its resumes, against what came of them. Raises AccountingError."""
+    ended = spent.replies + sum(spent.failed.values())
+    if ended > spent.calls:
+        raise AccountingError(
+            f"{spent.calls:,} attempts sent, but {ended:,} replies and failed attempts; {BUG}"
+        )
+
+
 def check_manifests(reports: Iterable[ShardReport]) -> None:
     """Hold manifests against themselves. Raises AccountingError."""
     for report in reports:
         _hold(report.stage, report.shard, _of_rows(report))
+
+
+class Link(NamedTuple):
+    """The stage `reader` reads what `origin` published; some of it (`all_rows` false); or what that one has read."""
+
+    reader: str
+    origin: str
+    all_rows: bool = True
+    what_was_read: bool = False
+
+
+def check_links(link: Link, readers: Iterable[ShardReport], origins: Iterable[ShardReport]) -> None:
+    """Hold what a stage read, shard by shard, against what was there to be read. Raises AccountingError."""
+    there = {report.shard: report for report in origins}
+    for report in readers:
+        if (origin := there.get(report.shard)) is not None:
+            found = origin.rows_in if link.what_was_read else origin.rows_out
+            count = report.rows_in if link.all_rows else max(report.rows_in, found)
+            _hold(link.reader, report.shard, [Claim("rows in", count, f"rows of {link.origin}", found)])
 
 
 def check_files(report: ShardReport) -> None:
@@ -126,12 +155,17 @@ def _ids(path: Path) -> list[str]:
 
 def accounted_line(accounted: dict[str, Any]) -> str:
     """What a run accounts for, in words."""
-    calls, failed = accounted["calls"], accounted["failed_attempts"]
+    failed, lost = accounted["failed_attempts"], accounted["attempts_lost"]
     parts = [
-        f"{accounted['read']:,} prompts = {accounted['prompts']:,} kept + {accounted['dropped']:,} dropped",
-        f"{calls:,} calls = {calls:,} replies journalled",
+        f"{accounted['read']:,} prompts = {accounted['prompts']:,} kept + {accounted['dropped']:,} dropped"
     ]
-    if failed:
-        causes = ", ".join(f"{why} {count:,}" for why, count in failed.items())
-        parts.append(f"{sum(failed.values()):,} attempts failed ({causes})")
+    if accounted["attempts"]:
+        parts.append(f"{accounted['calls']:,} calls behind the rows")
+        ended = [f"{accounted['replies']:,} replies"]
+        if failed:
+            causes = ", ".join(f"{why} {count:,}" for why, count in failed.items())
+            ended.append(f"{sum(failed.values()):,} failed ({causes})")
+        if lost:
+            ended.append(f"{lost:,} in flight when a process ended")
+        parts.append(f"{accounted['attempts']:,} attempts = {' + '.join(ended)}")
     return "; ".join(parts)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cai.config import BudgetConfig, ModelConfig, RunConfig
-from cai.errors import BudgetError, ConfigError
+from cai.errors import BudgetError, ConfigError, StoreError
 from cai.models.base import Completion, Request, Usage
 from cai.models.cost import batch_discount, cost, list_price
 from cai.models.limits import estimated_tokens, estimated_usage
@@ -23,9 +23,11 @@ from cai.spending import (
     NANO,
     NANOS,
     PROMPT,
+    REPLIES,
     UNPRICED,
     Counters,
     Spent,
+    read_spent,
     shared,
 )
 
@@ -49,6 +51,10 @@ class Spending:
             self.holds(hold)
         self._counters.count(CALLS)
 
+    def failed(self, why: str) -> None:
+        """Count an attempt without a reply."""
+        self._counters.count_failed(why)
+
     def holds(self, request: Request) -> None:
         """What a request can use at most counts as used until it `ends`."""
         self._counters.hold(request, *self._estimate(request))
@@ -64,6 +70,7 @@ class Spending:
             usage = estimated_usage(request, completion.text)
             price = self._price(usage)
             self._counters.count(ESTIMATED)
+        self._counters.count(REPLIES)
         self._counters.count(PROMPT, usage.prompt_tokens)
         self._counters.count(COMPLETION, usage.completion_tokens)
         if price:
@@ -134,6 +141,15 @@ def check_budget(config: RunConfig) -> None:
 def unbudgeted(dumped: dict[str, Any]) -> dict[str, Any]:
     """A config as JSON without its budget, which decides nothing about what a run publishes."""
     return {key: value for key, value in dumped.items() if key != "budget"}
+
+
+def spent_now(config: RunConfig) -> str:
+    """What a run with a budget has spent of it so far, in words; "" where that cannot be read."""
+    assert config.budget is not None
+    try:
+        return spent_line(read_spent(config.root) or Spent(), config.budget.model_dump())
+    except StoreError:
+        return ""
 
 
 def spent_line(spent: Spent, budget: dict[str, Any]) -> str:

@@ -122,6 +122,8 @@ class Calls:
     def failed(self, why: str) -> None:
         """An attempt has ended without a reply."""
         self.tally.failed_attempts[why] += 1
+        if self._spending is not None:
+            self._spending.failed(why)
 
     def ends(self, request: Request) -> None:
         """What was held for a request is let go."""

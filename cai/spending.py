@@ -15,8 +15,9 @@ import os
 import socket
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from cai.errors import StoreError
@@ -27,27 +28,47 @@ from cai.store import guard
 
 FILE = "spent.bin"
 MAGIC = int.from_bytes(b"caispen1")
-WORDS = 8  # of 8 bytes, a slot: process, host, and the six counters; the first slot is MAGIC and slots in use
-SLOTS = 512
+WORDS = 24  # of 8 bytes, a slot: process, host, and the counters; the first slot is MAGIC and slots in use
+SLOTS = 256
 SIZE = SLOTS * WORDS * 8
 NANO = 1e-9
-CALLS, PROMPT, COMPLETION, NANOS, ESTIMATED, UNPRICED = range(2, 8)
+CALLS, REPLIES, PROMPT, COMPLETION, NANOS, ESTIMATED, UNPRICED = range(2, 9)
+FAILED = (
+    "rate_limit",
+    "transient",
+    "malformed",
+    "refused",
+    "auth",
+    "not_found",
+    "bad_request",
+    "context_length",
+)
+FIRST_FAILED, OTHERS = 9, WORDS - 1  # the last word: of any other class, as of a request that only probes
 
 
 _open: dict[Path, tuple[Counters, int]] = {}
 
 
 class Spent(NamedTuple):
-    """Attempts sent, tokens and US dollars. Of the replies counted, `estimated` came without their tokens, which are
-    guessed from their length, and `unpriced` are not in `cost`, because no price is known for them.
+    """Attempts sent, what came of them, tokens and US dollars. `failed`: attempts by AttemptFailed's why.
+
+    Of the replies, `estimated` came without their tokens, which are guessed from their length, and `unpriced` are not
+    in `cost`, because no price is known for them.
     """
 
     calls: int = 0
+    replies: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
     estimated: int = 0
     unpriced: int = 0
+    failed: Mapping[str, int] = MappingProxyType({})
+
+    @property
+    def lost(self) -> int:
+        """Attempts of which nobody knows what came: in flight when a process ended, or right now."""
+        return self.calls - self.replies - sum(self.failed.values())
 
     @property
     def tokens(self) -> int:
@@ -81,6 +102,10 @@ class Counters:
     def count(self, field: int, more: int = 1) -> None:
         """Add to a counter: CALLS, PROMPT …"""
         self._words[self._at + field] += more
+
+    def count_failed(self, why: str) -> None:
+        """Add an attempt without a reply."""
+        self.count(FIRST_FAILED + FAILED.index(why) if why in FAILED else OTHERS)
 
     def total(self, field: int) -> int:
         """A counter over all processes, also those of before."""
@@ -153,12 +178,14 @@ def read_spent(root: Path) -> Spent | None:
             words = memoryview(os.pread(file, SIZE, 0)).cast("q")
         finally:
             os.close(file)
-    return _spent([sum(words[WORDS + field : words[1] * WORDS : WORDS]) for field in range(2, WORDS)])
-
-
-def _spent(counts: list[int]) -> Spent:
-    calls, prompt, completion, nanos, estimated, unpriced = counts
-    return Spent(calls, prompt, completion, nanos * NANO, estimated, unpriced)
+    counts = [sum(words[WORDS + field : words[1] * WORDS : WORDS]) for field in range(WORDS)]
+    failed = dict(zip(FAILED, counts[FIRST_FAILED:OTHERS], strict=False)) | {"other": counts[OTHERS]}
+    return Spent(
+        *counts[CALLS:NANOS],
+        counts[NANOS] * NANO,
+        *counts[ESTIMATED:FIRST_FAILED],
+        failed={why: count for why, count in failed.items() if count},
+    )
 
 
 def _is_whole(path: Path, file: int) -> bool:
@@ -179,6 +206,7 @@ def _create(file: int, root: Path) -> None:
     for completion in _journalled(root):
         usage = completion.usage
         counts[CALLS] += 1
+        counts[REPLIES] += 1
         counts[PROMPT] += usage.prompt_tokens
         counts[COMPLETION] += usage.completion_tokens
         counts[NANOS] += round((completion.cost or 0.0) / NANO)

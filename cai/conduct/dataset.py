@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from cai.conduct.accounts import account
 from cai.conduct.judges import conclude, measure_stages
 from cai.conduct.stages import run_stages
 from cai.conduct.target import draw_until, first_draw
@@ -37,7 +38,9 @@ async def judge(config: RunConfig, work: Work) -> dict[str, int]:
     with start_run(config):
         await read_prompts(config, work)
         config = await label(config, work)
-        return await export(config, ["preference", "sft", *parts(config)], work)
+        dataset = await export(config, ["preference", "sft", *parts(config)], work)
+        account(config, whole=False)
+        return dataset
 
 
 async def read_prompts(config: RunConfig, work: Work) -> None:
@@ -97,4 +100,5 @@ async def _first_stages(config: RunConfig, stages: list[str], work: Work) -> dic
     with start_run(config):
         await read_prompts(config, work)
         await run_stages(config, stages, work)
+        account(config, whole=False)
     return dict(run_status(config.root)["stages"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cai.conduct.accounts import account
 from cai.conduct.dataset import hold_out
 from cai.conduct.divergence import divergence
 from cai.conduct.outcome import publish_report
@@ -59,6 +60,7 @@ async def evaluate(config: RunConfig, work: Work) -> dict[str, Any]:
     hold = hold_run if (config.root / "config.json").is_file() else start_run
     with hold(config):
         found = await evaluate_models(config, work)
+        account(config, whole=False)
         if (config.root / "report.html").is_file():
             publish_report(config)
         return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from cai.conduct.accounts import account
 from cai.conduct.dataset import export, hold_out, label, read_prompts
 from cai.conduct.models import evaluate_models, train_one
 from cai.conduct.outcome import publish_report
@@ -48,6 +49,7 @@ async def pipeline(config: RunConfig, work: Work) -> dict[str, Any]:
                 await train_one(config, model, work)
         if config.evaluate:
             await evaluate_models(config, work)
+        account(config)
         finish_run(config, dataset, time.monotonic() - started)
         publish_report(config)
     return run_status(config.root)

@@ -10,9 +10,11 @@ import asyncio
 import math
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cai.budget import spent_now
 from cai.conduct.outcome import publish_dataset
 from cai.config import RunConfig
 from cai.config.training import REWARDED, kind_of
@@ -89,6 +91,7 @@ def on_board(config: RunConfig, stage: str) -> Callable[[int, Progress], None]:
         at_most=joint_stage(stage) is not None,
         limit=config.models[role_of(config, stage)].max_concurrency,
         root=config.root,
+        budget=partial(spent_now, config) if config.budget else None,
     )
 
 

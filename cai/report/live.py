@@ -56,7 +56,10 @@ class TrainingNow(Row):
 
 
 class Live(Row):
-    """What a run is at. `at`: when this was written, in seconds since 1970; `said`: the last line that it told."""
+    """What a run is at. `at`: when this was written, in seconds since 1970; `said`: the last line that it told.
+
+    `budget`: what is spent of the run's budget, in words; "" without one.
+    """
 
     pid: int
     host: str
@@ -64,6 +67,7 @@ class Live(Row):
     said: str
     stages: dict[str, StageNow]
     trainings: dict[str, TrainingNow]
+    budget: str = ""
 
 
 class Meter:

@@ -81,6 +81,7 @@ class Board:
         self._drawn: dict[str, tuple[int, int, int]] = {}
         self._said = ""
         self._root: Path | None = None
+        self._budget: Callable[[], str] | None = None
         self._logged = time.monotonic()
         self._written = 0.0
         self._entered = 0
@@ -120,13 +121,14 @@ class Board:
         at_most: bool = False,
         limit: int | None = None,
         root: Path | None = None,
+        budget: Callable[[], str] | None = None,
     ) -> Callable[[int, ShardProgress], None]:
         """Add a bar for a stage over `total` rows (None: unknown); returns what to call as (shard, progress).
 
         `at_most`: the total is a bound. `limit`: most calls at once over all shards. `root`: the run's folder, where
-        others can read how far it is.
+        others can read how far it is. `budget`: tells what is spent of the run's.
         """
-        self._root = root or self._root
+        self._root, self._budget = root or self._root, budget
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(plain(name), total=total, count="", told="")
             self._meters[name] = Meter(total, at_most, limit)
@@ -170,13 +172,12 @@ class Board:
     def _draw(self, name: str) -> None:
         """Show a stage; in a log only where it has moved."""
         now = self._meters[name].now()
+        told = ", ".join([told_stage(now), *([self._budget()] if self._budget else [])])
         if self._console.is_terminal:
-            self._bars.update(
-                self._tasks[name], completed=now.rows_done, count=counted(now), told=told_stage(now)
-            )
+            self._bars.update(self._tasks[name], completed=now.rows_done, count=counted(now), told=told)
         elif self._drawn.get(name) != (moved := (now.rows_done, now.calls_made, now.calls_replayed)):
             self._drawn[name] = moved
-            self._line(f"{name}: {counted(now)}, {told_stage(now)}")
+            self._line(f"{name}: {counted(now)}, {told}")
 
     def _line(self, text: str) -> None:
         self._console.print(plain(text), highlight=False, soft_wrap=True)
@@ -189,7 +190,7 @@ class Board:
         stages = {name: meter.now() for name, meter in self._meters.items()}
         live = Live(
             pid=os.getpid(), host=socket.gethostname(), at=time.time(), said=self._said,
-            stages=stages, trainings=self._trainings,
+            stages=stages, trainings=self._trainings, budget=self._budget() if self._budget else "",
         )  # fmt: skip
         write_live(self._root, live)
 

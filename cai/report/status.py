@@ -18,6 +18,7 @@ from cai.report.live import read_live, running
 from cai.report.rounds import rounds_done
 from cai.rounds import rounds_in
 from cai.shard import ShardReport, read_manifest
+from cai.spending import read_spent
 from cai.stages.combine import ROW_CAUSES
 from cai.stepwise import PART, STEPS, states_of
 
@@ -48,10 +49,17 @@ def shard_reports(root: Path, stage: str) -> list[ShardReport]:
 
 
 def summed(reports: list[ShardReport]) -> dict[str, Any]:
-    """Rows, drops by reason, calls, tokens and cost (US dollars; None where a price is unknown) over shards."""
+    """Rows, drops by reason, calls, failed attempts by class, tokens and cost over shards.
+
+    The cost is in US dollars, None where a price is unknown.
+
+    `defused`: turn tokens in prompts that were broken up on their way to the model.
+    """
     drops: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
     for report in reports:
         drops.update(report.drops)
+        failed.update(report.failed_attempts)
     costs = [report.cost for report in reports]
     return {
         "shards": len(reports),
@@ -59,8 +67,10 @@ def summed(reports: list[ShardReport]) -> dict[str, Any]:
         "rows_out": sum(report.rows_out for report in reports),
         "drops": dict(sorted(drops.items())),
         "calls": sum(report.calls_made + report.calls_replayed for report in reports),
+        "failed_attempts": dict(sorted(failed.items())),
         "prompt_tokens": sum(report.prompt_tokens for report in reports),
         "completion_tokens": sum(report.completion_tokens for report in reports),
+        "defused": sum(report.defused for report in reports),
         "cost": None if None in costs else sum(cost for cost in costs if cost is not None),
         "seconds": round(sum(report.seconds for report in reports), 1),
     }
@@ -163,6 +173,8 @@ def run_status(root: Path) -> dict[str, Any]:
         "constitution": read_json(root / "constitution.json"),
         "stages": stages,
         "total": in_all(stages),
+        "spent": spent._asdict() | {"failed": dict(spent.failed)} if (spent := read_spent(root)) else None,
+        "accounting": read_json(root / "accounting.json"),
         "rounds": rounds_done(config, stages),
         "judges": judges,
         "engines": read_engines(root),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
 
+from cai.accounting import accounted_line
+from cai.budget import spent_line
 from cai.models.metrics import engine_lines
 from cai.report.coverage_view import print_coverage
 from cai.report.edit_view import print_edit
@@ -15,6 +18,7 @@ from cai.report.rounds import rounds_table
 from cai.report.side_by_side import print_pairs
 from cai.report.tables import evaluation_table, judges_table, percent, plain, saving_line, stage_table
 from cai.report.watch import print_live
+from cai.spending import Spent
 
 
 def print_status(status: dict[str, Any], console: Console) -> None:
@@ -30,14 +34,8 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         print_pairs(status["evaluation"], console)
         print_replies(status["evaluation"], console)
     root = f"{status['config']['outputs']}/{status['run']}"
-    if reached := status["target"]:
-        beyond = reached["pairs"] - reached["target"]
-        console.print(
-            f"target   {reached['target']:,} pairs reached: drawn {reached['drawn']:,} of {reached['prompts']:,} "
-            f"prompts; {beyond:,} accepted pairs beyond the target left out",
-            soft_wrap=True,
-            highlight=False,
-        )
+    for name, line in _accounts(status):
+        console.print(f"{name:<8} {plain(line)}", soft_wrap=True, highlight=False)
     if status["dataset"]:
         parts = ", ".join(f"{part} {rows:,} rows" for part, rows in status["dataset"].items())
         console.print(f"dataset  {plain(root)}/dataset  ({parts})", soft_wrap=True)
@@ -51,6 +49,19 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         console.print(
             f"state    {plain(status['state'])}; run the same command again to resume", soft_wrap=True
         )
+
+
+def _accounts(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where a target was reached, what the run accounts for, and what it has spent of its budget."""
+    if reached := status["target"]:
+        beyond = reached["pairs"] - reached["target"]
+        drawn = f"drawn {reached['drawn']:,} of {reached['prompts']:,} prompts"
+        left_out = f"{beyond:,} accepted pairs beyond the target left out"
+        yield "target", f"{reached['target']:,} pairs reached: {drawn}; {left_out}"
+    if status["accounting"]:
+        yield "accounts", accounted_line(status["accounting"])
+    if (budget := status["config"].get("budget")) and status["spent"]:
+        yield "budget", spent_line(Spent(**status["spent"]), budget)
 
 
 def _print_labelling(status: dict[str, Any], console: Console) -> None:

@@ -31,7 +31,7 @@ def thousands(count: int) -> str:
 
 
 def stage_table(status: dict[str, Any]) -> Table:
-    """Rows, drops, calls, tokens and (where a price is known) cost a stage."""
+    """Rows, drops, calls with the attempts that failed, tokens and (where a price is known) cost a stage."""
     stages = status["stages"]
     priced = any(stage["calls"] and stage["cost"] is not None for stage in stages.values())
     table = Table(title=f"run {plain(status['run'])}", title_justify="left")
@@ -51,7 +51,8 @@ def stage_table(status: dict[str, Any]) -> Table:
         cells.append(plain("\n".join(f"{reason} {count:,}" for reason, count in stage["drops"].items())))
         if stage["calls"]:
             tokens = f"{thousands(stage['prompt_tokens'])}/{thousands(stage['completion_tokens'])}"
-            cells += [f"{stage['calls']:,}", tokens]
+            failed = sum(stage.get("failed_attempts", {}).values())
+            cells += [f"{stage['calls']:,}" + (f" +{failed:,} failed" if failed else ""), tokens]
             cells += [cost_cell(stage["cost"])] if priced else []
         table.add_row(*cells)
     total = status["total"]
@@ -59,6 +60,8 @@ def stage_table(status: dict[str, Any]) -> Table:
     spent = [cost_cell(total["cost"])] if priced else []
     table.add_section()
     table.add_row("in all", "", "", "", f"{total['calls']:,}", tokens, *spent)
+    if defused := sum(stage.get("defused", 0) for stage in stages.values()):
+        table.caption = f"{defused:,} turn tokens stood in prompts and were broken up on their way to a model"
     return table
 
 

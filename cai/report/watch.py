@@ -31,7 +31,7 @@ def print_live(live: Live | None, console: Console) -> None:
 
 def live_table(live: Live) -> Table:
     """Each stage that is being worked on: rows, speed, calls in flight, drops by reason, time to go, and cost."""
-    table = Table(title="at work", title_justify="left")
+    table = Table(title="at work", title_justify="left", caption=plain(live.budget) or None)
     priced = any(now.calls_made + now.calls_replayed and now.cost is not None for now in live.stages.values())
     columns = ("stage", "rows", "rows/s", "tokens/s", "in flight", "dropped", "left")
     for column in (*columns, *(("cost $",) if priced else ())):
@@ -58,7 +58,8 @@ def lines(live: Live) -> list[str]:
         f"{name}: step {now.step} of {now.total}, {told_training(now)}"
         for name, now in live.trainings.items()
     ]
-    return [plain(line) for line in (*stages, *trainings)]
+    budget = [f"budget: {live.budget}"] if live.budget else []
+    return [plain(line) for line in (*stages, *trainings, *budget)]
 
 
 def watch(root: Path, console: Console, pause: Callable[[float], None] = time.sleep) -> None:
