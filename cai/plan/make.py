@@ -12,6 +12,7 @@ from cai.config import RunConfig
 from cai.evaluate.compare import compare_stage
 from cai.judges import judge_stages, judged_sources, qualify_stage
 from cai.pipeline import rows_file
+from cai.plan.budget import over_budget
 from cai.plan.rows import Plan, State
 from cai.plan.target import end_dataset, plan_draw
 from cai.plan.walk import Expected, Walk
@@ -63,7 +64,8 @@ async def _plan(walk: Walk, assumed: str | None) -> Plan:
             await _grade(walk)
         await _compare(walk)
     plans = tuple(plan for found in walk.done.values() for plan in found)
-    return Plan(run=str(config.root), stages=plans, dataset=dataset, assumed=assumed)
+    found = Plan(run=str(config.root), stages=plans, dataset=dataset, assumed=assumed)
+    return found.model_copy(update={"over_budget": tuple(over_budget(config, found))})
 
 
 async def _judge(walk: Walk, stage: str, origin: str) -> None:

@@ -61,13 +61,15 @@ class StagePlan(Row):
 class Plan(Row):
     """What a run would do. `dataset`: `unchanged`, `changed`, or `open` where that depends on replies yet to come.
 
-    `assumed`: with a target of pairs, for how many prompts this is counted, and why.
+    `assumed`: with a target of pairs, for how many prompts this is counted, and why. `over_budget`: which caps the
+    estimate exceeds, with what is spent already, in words.
     """
 
     run: str
     stages: tuple[StagePlan, ...]
     dataset: State
     assumed: str | None = None
+    over_budget: tuple[str, ...] = ()
 
     @property
     def calls(self) -> Calls:

@@ -43,6 +43,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(DATASET[plan.dataset], soft_wrap=True)
     if plan.assumed is not None:
         console.print(plan.assumed, soft_wrap=True, highlight=False)
+    for line in plan.over_budget:
+        console.print(f"budget   {plain(line)}", soft_wrap=True, highlight=False)
     for line in batch_lines(plan):
         console.print(plain(line), soft_wrap=True, highlight=False)
 
