@@ -234,16 +234,17 @@ def test_missing_margin_is_refused(made: Path) -> None:
 
 def test_kto_takes_each_reply_once_a_label_and_mixes_them(made: Path) -> None:
     """A reply in two pairs counts once; desirable and undesirable ones do not come in blocks."""
+    from cai.models.turns import NOTHING
     from cai.train.data import prompts, unpaired
 
     text = (made / "preference.jsonl").read_text()
     (made / "twice.jsonl").write_text(text + text)
     common: dict[str, Any] = {"model": str(made / "base"), "data": made / "twice.jsonl", "seed": 1}
     plan = make_plan("kto", out=made / "rows", config=TrainingConfig(), **common)
-    labels = unpaired(plan)["label"]
+    labels = unpaired(plan, NOTHING)["label"]
     assert sorted(labels) == [False] * 8 + [True] * 8
     assert list(labels) not in ([True] * 8 + [False] * 8, [True, False] * 8)
-    assert len(prompts(plan)) == 8
+    assert len(prompts(plan, NOTHING)) == 8
 
 
 def test_reward_model_is_needed_and_must_be_one(made: Path) -> None:

@@ -112,6 +112,7 @@ def test_lengths_are_those_of_the_trainer(base: Path, tmp_path: Path) -> None:
     from trl import DPOTrainer
     from trl.experimental.cpo import CPOTrainer
 
+    from cai.models.turns import NOTHING
     from cai.train.data import pairs
     from cai.train.fit import loading
     from cai.train.lengths import checked_rows
@@ -121,7 +122,7 @@ def test_lengths_are_those_of_the_trainer(base: Path, tmp_path: Path) -> None:
         plan = plan_of(kind, base, tmp_path, ordinary(9))  # type: ignore[arg-type]
         tokenizer = AutoTokenizer.from_pretrained(base)
         args = trl_config(plan.kind, plan.args, str(plan.work))
-        rows, counts = checked_rows(plan, args, tokenizer, pairs(plan))
+        rows, counts = checked_rows(plan, args, tokenizer, pairs(plan, NOTHING))
         built = trainer(model=plan.model, args=args, train_dataset=rows, processing_class=tokenizer)
         loader = built.get_train_dataloader()
         width = {"dpo": ("input_ids",), "cpo": ("chosen_input_ids", "rejected_input_ids")}[kind]
@@ -310,6 +311,7 @@ def test_rows_that_are_not_counted_are_short(
     """Counting only what may be too long finds what counting everything finds, and counts few of the rows."""
     from transformers import AutoTokenizer
 
+    from cai.models.turns import NOTHING
     from cai.train import lengths
     from cai.train.data import pairs
 
@@ -326,7 +328,7 @@ def test_rows_that_are_not_counted_are_short(
     ]
     rows = [pair(n, one, other) for n, one in enumerate(texts) for other in texts]
     plan = plan_of("dpo", base, tmp_path, rows)
-    batch = pairs(plan)[:]
+    batch = pairs(plan, NOTHING)[:]
     every: dict[str, Any] = {"tokenizer": AutoTokenizer.from_pretrained(base), "kind": "dpo", "limit": 100}
     quick = lengths._measure(batch, **every)
     monkeypatch.setattr(lengths, "_to_count", lambda plain, *_: list(range(len(plain))))

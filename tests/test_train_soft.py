@@ -50,6 +50,7 @@ def moved(base: Path, rows: Path, out: Path, trainer: Any, read: Any, options: d
     import torch
     from transformers import AutoTokenizer
 
+    from cai.models.turns import NOTHING
     from cai.train.options import lora_config, trl_config
 
     args = {name: value for name, value in options.items() if name not in ("lora", "soft_labels")}
@@ -59,7 +60,7 @@ def moved(base: Path, rows: Path, out: Path, trainer: Any, read: Any, options: d
     parsed = trl_config("dpo", plan.args, str(plan.work))
     parsed.model_init_kwargs = {"dtype": torch.float64}
     built = trainer(
-        model=plan.model, args=parsed, train_dataset=read(plan),
+        model=plan.model, args=parsed, train_dataset=read(plan, NOTHING).remove_columns(["defused", "unwritable"]),
         processing_class=AutoTokenizer.from_pretrained(base), peft_config=lora_config("dpo", plan.lora),
     )  # fmt: skip
     torch.manual_seed(7)

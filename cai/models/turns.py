@@ -117,6 +117,12 @@ def tokens_in(folder: str) -> TurnTokens:
     return _read(tuple((str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in paths if p.is_file()))
 
 
+def tokens_of(tokenizer: Any, template: str) -> TurnTokens:
+    """Those of a tokenizer of transformers', and of the chat template that it is used with."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return TurnTokens(special.union(tokenizer.all_special_tokens, _usual_in(template)), usual=False)
+
+
 @lru_cache(maxsize=64)
 def _read(files: tuple[tuple[str, int, int], ...]) -> TurnTokens:
     """`files`: path, mtime and size; the last two are only there to miss the cache when a file changed."""

@@ -23,6 +23,16 @@ class RowCounts(_Frozen):
     dropped: dict[str, int]
 
 
+class Texts(_Frozen):
+    """Hostile texts among the rows. `defused`: rows in which turn tokens were broken up (for kto: those of such pairs).
+
+    `unwritable`: rows left out because a text of theirs holds half a surrogate pair.
+    """
+
+    defused: int = 0
+    unwritable: int = 0
+
+
 class Needs(_Frozen):
     """Estimates in bytes. `memory`: of each process, by what takes it, without activations.
 
@@ -76,11 +86,12 @@ class Findings(_Frozen):
     rows: RowCounts | None
     needs: Needs
     machine: Machine
+    texts: Texts = Texts()
 
 
 def told(found: Findings) -> list[str]:
     """What was found as lines for people: the machine, memory and disk, the rows."""
-    lines = [_machine(found.machine), _needs(found.needs)]
+    lines = [_machine(found.machine), _needs(found.needs), *_texts(found.texts)]
     return lines if found.rows is None else [*lines, _rows(found.rows)]
 
 
@@ -126,6 +137,19 @@ def _needs(needs: Needs) -> str:
         f"{needs.trainable} of {needs.parameters} parameters trained; disk: about {gigabytes(needs.disk)} of "
         f"{gigabytes(needs.disk_free)} free"
     )
+
+
+def _texts(texts: Texts) -> list[str]:
+    lines = []
+    if texts.defused:
+        lines.append(
+            f"turn tokens stood in the texts of {texts.defused} rows; they were broken up with a word joiner"
+        )
+    if texts.unwritable:
+        lines.append(
+            f"left out: {texts.unwritable} rows with half a surrogate pair, which no tokenizer takes"
+        )
+    return lines
 
 
 def _rows(counts: RowCounts) -> str:

@@ -10,14 +10,19 @@ from accelerate.utils import broadcast_object_list
 from transformers import AutoTokenizer
 
 from cai.errors import ConfigError
+from cai.models.turns import TurnTokens, tokens_of
+from cai.train.data import writable
+from cai.train.findings import Texts
 from cai.train.metrics import MetricsLog
 from cai.train.options import lora_config, trl_config
 from cai.train.plan import METRICS, TrainPlan
-from cai.train.preflight import preflight
+from cai.train.preflight import chat_template, preflight
 from cai.train.publish import publish
 
 
-def fit(plan: TrainPlan, trainer: Callable[..., Any], read: Callable[[TrainPlan], Any], **more: Any) -> None:
+def fit(
+    plan: TrainPlan, trainer: Callable[..., Any], read: Callable[[TrainPlan, TurnTokens], Any], **more: Any
+) -> None:
     """Train with `trainer`, one of TRL's, on the rows that `read` gives; `more`: what only this one takes.
 
     Raises ConfigError for options, rows or a model that cannot be trained with.
@@ -25,10 +30,15 @@ def fit(plan: TrainPlan, trainer: Callable[..., Any], read: Callable[[TrainPlan]
     args = trl_config(plan.kind, plan.args, output_dir=str(plan.work))
     peft_config = lora_config(plan.kind, plan.lora)
     plan = _agreed(plan, args)
-    with args.main_process_first(local=False, desc="reading the rows"):
-        rows = read(plan)
     tokenizer = AutoTokenizer.from_pretrained(plan.model)
-    rows, found = preflight(plan, args, peft_config, tokenizer, rows)
+    turns = tokens_of(tokenizer, chat_template(plan, args, tokenizer))
+    with args.main_process_first(local=False, desc="reading the rows"):
+        rows, defused, unwritable = writable(read(plan, turns))
+    if not len(rows):
+        raise ConfigError(f"{plan.data}: every row holds half a surrogate pair, so none can be trained on")
+    rows, found = preflight(
+        plan, args, peft_config, tokenizer, rows, Texts(defused=defused, unwritable=unwritable)
+    )
     log = MetricsLog(Path(plan.out) / METRICS)
     built = trainer(
         model=plan.model,

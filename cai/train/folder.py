@@ -63,7 +63,9 @@ def prepare_folder(plan: TrainPlan) -> TrainPlan:
             shutil.rmtree(torn)
     _keep_metrics(out / METRICS, step)
     plan = plan.model_copy(update={"resume_from": str(checkpoint) if checkpoint else None})
-    write_text(previous, yaml.safe_dump(plan.model_dump(), sort_keys=False))  # torn, it would cost the checkpoints
+    write_text(
+        previous, yaml.safe_dump(plan.model_dump(), sort_keys=False)
+    )  # torn, it would cost the checkpoints
     return plan
 
 

@@ -13,18 +13,20 @@ from transformers import AutoTokenizer
 from cai.config.training import REWARDED
 from cai.errors import ConfigError
 from cai.train import lengths, machine, needs
-from cai.train.findings import Findings, told
+from cai.train.findings import Findings, Texts, told
 from cai.train.plan import TrainPlan
 
 
 def preflight(
-    plan: TrainPlan, args: Any, peft_config: Any, tokenizer: Any, rows: Any
+    plan: TrainPlan, args: Any, peft_config: Any, tokenizer: Any, rows: Any, texts: Texts
 ) -> tuple[Any, Findings]:
     """The rows to train on and the findings; every process of the training calls it, and finds the same.
 
+    `texts`: what was found when the rows were read.
+
     Raises ConfigError for a chat template that cannot be trained with, rows that would be cut, and a full disk.
     """
-    template = _template(plan, args, tokenizer)
+    template = chat_template(plan, args, tokenizer)
     if getattr(args, "assistant_only_loss", False):
         _require_markers(plan, tokenizer, template)
     counts = None
@@ -32,14 +34,17 @@ def preflight(
         measuring = AutoTokenizer.from_pretrained(plan.model, chat_template=template)
         rows, counts = lengths.checked_rows(plan, args, measuring, rows)
     found = Findings(
-        rows=counts, needs=needs.estimate(plan, args, peft_config, len(rows)), machine=machine.detect(args)
+        rows=counts,
+        needs=needs.estimate(plan, args, peft_config, len(rows)),
+        machine=machine.detect(args),
+        texts=texts,
     )
     if args.process_index == 0:
         print(*told(found), sep="\n", flush=True)  # noqa: T201 - the training's log
     return rows, found
 
 
-def _template(plan: TrainPlan, args: Any, tokenizer: Any) -> str:
+def chat_template(plan: TrainPlan, args: Any, tokenizer: Any) -> str:
     """The chat template that TRL will train with. Raises ConfigError where there is none."""
     path = getattr(args, "chat_template_path", None)
     if path is not None and Path(path).is_file():
