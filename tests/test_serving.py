@@ -12,14 +12,14 @@ from rich.console import Console
 
 from cai.config import RunConfig
 from cai.constitution import load_constitution
-from cai.errors import ProviderError, ServerError
+from cai.errors import EngineDied, ProviderError, ServerError
 from cai.models.base import ChatModel, Request
 from cai.models.metrics import counts, engine_lines, read_engines
 from cai.report.page import write_report
 from cai.report.status import run_status
 from cai.report.summary import print_status
 from cai.rows import Message
-from cai.serving import on_demand, opened, serving, with_policy
+from cai.serving import on_demand, opened, outliving_engines, serving, with_policy
 from cai.store import write_json
 from tests.flows.small import small_config, write_inputs
 from tests.wire import wire_server
@@ -217,3 +217,26 @@ async def test_what_an_engine_did_is_kept(config: RunConfig, tmp_path: Path) -> 
     assert "engine   toy: started 2 times in " in shown.getvalue()
     assert "Engine toy: started 2 times in " in write_report(config).read_text()
     assert counts("process_cpu_seconds_total 3.0\n") is counts("<html>") is None
+
+
+@pytest.mark.parametrize(("steady_s", "deaths", "starts"), [(900.0, 3, 4), (900.0, 4, 4), (0.0, 9, 10)])
+async def test_an_engine_that_dies_in_use_is_started_again(
+    steady_s: float, deaths: int, starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three times where it does not last, as often as it takes where it does; then the error is the engine's own."""
+    monkeypatch.setattr("cai.serving.STEADY_S", steady_s)
+    begun: list[int] = []
+
+    async def work() -> str:
+        begun.append(len(begun))
+        if len(begun) <= deaths:
+            raise EngineDied("toy: the vLLM server died while it was in use: no memory (log: x)")
+        return "done"
+
+    if deaths < starts:
+        assert await outliving_engines(work) == "done"
+    else:
+        with pytest.raises(ServerError, match=r"no memory .*; it was started 3 times again") as caught:
+            await outliving_engines(work)
+        assert not isinstance(caught.value, EngineDied), "nobody starts it once more"
+    assert len(begun) == starts

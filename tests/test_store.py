@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from cai.errors import StoreError
 from cai.rows import Drop
-from cai.store import RowsWriter, read_rows, remove_leftovers, write_json, write_rows
+from cai.store import RowsWriter, read_rows, remove_abandoned, remove_leftovers, write_json, write_rows
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
@@ -65,6 +67,19 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
     remove_leftovers(path)
     kept.publish()
     assert sorted(tmp_path.iterdir()) == [path, other]
+
+
+def test_what_killed_writers_left_anywhere_is_removed(tmp_path: Path) -> None:
+    """By the id of the writer in its name: those of a living process stay, and so do other files."""
+    folder = tmp_path / "judge"
+    script = f"import os, sys; from cai.store import *; RowsWriter(Path({str(folder)!r}, 'x')); os._exit(0)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    living, other = RowsWriter(folder / "y"), folder / ".note.tmp"
+    other.touch()
+    assert len(list(folder.iterdir())) == 3
+    remove_abandoned(tmp_path)
+    living.publish()
+    assert sorted(folder.iterdir()) == [other, folder / "y"]
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,19 @@ GONE_S = 120.0  # far more than the grace periods of what ends itself, on a busy
 HIDDEN = ("journal", "logs", "work")  # read line by line, checked by themselves, or by no reader at all
 
 
+_marks: list[dict[str, str]] = []
+
+
 def mark() -> dict[str, str]:
     """An environment variable that tells the processes of one run from all others."""
-    return {MARK: secrets.token_hex(8)}
+    _marks.append({MARK: secrets.token_hex(8)})
+    return _marks[-1]
+
+
+def clear() -> None:
+    """Kill whatever lives of all runs that were marked: for the end of a scenario that failed half-way."""
+    while _marks:
+        kill(left(_marks.pop()))
 
 
 def left(environment: dict[str, str], words: str = "") -> list[int]:

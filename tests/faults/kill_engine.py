@@ -10,9 +10,14 @@ from typing import NamedTuple
 
 from cai.serving import RESTARTS
 from tests.faults.after import alive, check_end, check_files, command_of, kill, left, mark, until_gone
-from tests.faults.kill import Moment, Tally, Whole, plain, root_of, through, undisturbed
-from tests.faults.scene import LIMIT, Result, Scenario, ended, until_calls, write_config
+from tests.faults.kill import Environment, Moment, Process, Tally, Whole, plain, root_of, through, undisturbed
+from tests.faults.scene import LIMIT, Result, Scenario, ended, start, until_calls, write_config
 from tests.faults.stand_in import CALLS, package
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "flows" / "configs" / "embedded.yaml"
+SMALLER = ("sft=null", "dpo=null", "evaluate=null", "prompts.0.limit=60", "judge.require_qualification=false")
+RECOVERY = "until the server that is started again is asked"
 
 
 class Counted(NamedTuple):
@@ -43,9 +48,7 @@ async def server_killed(folder: Path, seed: int, times: int) -> Result:
         config = write_config(folder / f"run-{number}", "", models={"toy": toy})
         shares = [rng.uniform(0, 0.3) for _ in range(min(RESTARTS + 1, times - tally.kills))]
         await _kill_server(config, shares, server, whole, tally)
-    return tally.result(
-        "kill -9 of the managed vLLM server", "until the server that is started again is asked"
-    )
+    return tally.result("kill -9 of the managed vLLM server", RECOVERY)
 
 
 async def _kill_server(
@@ -79,6 +82,52 @@ async def _kill_server(
     tally.compare(whole, root_of(config), server.calls - before)
 
 
+class Journalled(NamedTuple):
+    """What stands for a server whose calls are counted as the run's journal has them."""
+
+    root: Path
+
+    @property
+    def calls(self) -> int:
+        """Replies that are kept so far."""
+        return sum(path.read_bytes().count(b"\n") for path in self.root.glob("journal/*/*.jsonl"))
+
+
+async def vllm_killed(folder: Path, seed: int, times: int) -> Result:
+    """The real thing: vLLM with the embedded model on the CPU, killed while the demo's first stages ask it.
+
+    Calls are counted as the journal has them, so of those repeated only what was kept twice.
+    """
+    rng, tally = random.Random(seed), Tally()
+
+    def begin(name: str, environment: Environment) -> tuple[Process, Journalled]:
+        sets = [word for value in (f"outputs={folder / name}", *SMALLER) for word in ("--set", value)]
+        return start(DEMO, *sets, **environment), Journalled(folder / name / "demo")
+
+    process, journal = begin("whole", mark())
+    await through(process)
+    whole = Whole(journal.root, journal.calls, 0)
+    while tally.kills < times:
+        environment = mark()
+        process, journal = begin(f"run-{tally.kills}", environment)
+        for _ in range(min(RESTARTS, times - tally.kills)):
+            if not await until_calls(
+                journal, process, journal.calls + 1 + int(rng.uniform(0, 0.3) * whole.calls)
+            ):
+                break
+            kill(left(environment, "vllm.entrypoints"))
+            killed, calls = time.monotonic(), journal.calls
+            tally.kills += 1
+            if await until_calls(journal, process, calls + 1):
+                tally.seconds.append(time.monotonic() - killed)
+        await through(process)
+        await until_gone(environment)
+        check_end(journal.root)
+        tally.compare(whole, journal.root, journal.calls)
+    return tally.result("kill -9 of vLLM", RECOVERY)
+
+
 SCENARIOS: dict[str, tuple[Scenario, int]] = {
     "kill -9 of the managed vLLM server (a stand-in)": (server_killed, 8),
+    "kill -9 of the managed vLLM server (vLLM itself)": (vllm_killed, 2),
 }

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from cai.report.tables import plain
 from cai.runfolder import installed
+from tests.faults.after import clear
 from tests.faults.scene import Result, Scenario, check
 
 MODULES = ("kill", "kill_engine", "kill_training", "kill_worker", "provider", "host", "budget")
@@ -71,6 +72,8 @@ async def _one(name: str, scenario: Scenario, seed: int, times: int) -> Outcome:
             check(result)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"[:2000]
+        finally:
+            clear()
     return Outcome(name, result, problem, time.monotonic() - started)
 
 
@@ -101,9 +104,9 @@ def foot(seed: int, now: datetime) -> str:
 
 def show(outcomes: Sequence[Outcome], console: Console) -> None:
     """The table in the terminal."""
-    table = Table(*HEADINGS)
+    table = Table(*HEADINGS[:-1])
     for outcome in outcomes:
-        table.add_row(*map(plain, row_of(outcome)), style="red" if outcome.problem else "")
+        table.add_row(*map(plain, row_of(outcome)[:-1]), style="red" if outcome.problem else "")
     console.print(table)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.faults.after import clear
 from tests.faults.kill import prefect_run_killed, run_killed, with_prefect
 from tests.faults.kill_engine import server_killed
 from tests.faults.kill_training import training_killed
@@ -16,6 +18,13 @@ from tests.flows.small import obliging
 from tests.wire import wire_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+
+@pytest.fixture(autouse=True)
+def cleared() -> Iterator[None]:
+    """Nothing of a scenario that failed stays behind."""
+    yield
+    clear()
 
 
 @pytest.mark.parametrize(
