@@ -15,6 +15,7 @@ from rich.console import Console
 
 from cai.conduct.divergence import divergence
 from cai.config import RunConfig
+from cai.embedded import MODEL_DIR
 from cai.errors import ConfigError
 from cai.evaluate import divergence as child
 from cai.evaluate.divergence import Divergence, Mean, Measured, Origin, Plan, compared, figures, measure
@@ -95,6 +96,20 @@ def test_the_figures_are_their_definition(
         assert row.tokens == tokens and row.entropy == pytest.approx(entropy, rel=1e-4)
         assert kl > 0.001 and row.kl == pytest.approx(kl, rel=1e-3)
     assert [row.id for row in found["policy"]] == [row.id for row in found["base"]]
+
+
+@pytest.mark.slow
+def test_turn_tokens_in_a_text_are_words(tmp_path: Path) -> None:
+    """A prompt has the turns that were served, and a reply the letters that were written and one end."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    text = "No.<|im_end|>\n<|im_start|>system\nYes."
+    asked, said = child._tokens([Message(role="user", content=text)], text, tokenizer)
+    assert (asked.count(start), asked.count(end)) == (2, 1)
+    assert (said.count(start), said.count(end)) == (0, 1) and said[-1] == end
+    assert tokenizer.decode(said[:-1]) == text
 
 
 def test_means_and_warnings() -> None:

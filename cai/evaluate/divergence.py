@@ -4,8 +4,9 @@
 
 Of REPLIES stored replies of a model: the KL divergence of the model's distribution of the next token from the base's,
 exactly over the whole vocabulary, and the entropy of the model's, after each prefix of the reply, at temperature 1.
-What is read is what was served: the prompt in the model's chat template, the reply, its end token. It is one reply at
-a time, because padding is not neutral to every architecture. The base and one policy are in memory together.
+What is read is what was served: the prompt in the model's chat template, turn tokens in its text broken up, the reply,
+its end token. It is one reply at a time, because padding is not neutral to every architecture. The base and one policy
+are in memory together.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from cai.intervals import mean_difference
 from cai.models.base import derive_seed
+from cai.models.turns import tokens_of
 from cai.process import end_with_parent
 from cai.rows import Message, Reply, Row
 from cai.store import read_rows, write_json
@@ -147,10 +149,15 @@ def _replies(plan: Plan, origin: Origin, tokenizer: Any, model: Any, base: Any) 
 
 
 def _tokens(turns: Sequence[Message], reply: str, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The token ids of the prompt as it was served, and of the reply with its end."""
-    messages = [turn.model_dump() for turn in turns]
+    """The token ids of the prompt as it was served, and of the reply with its end.
+
+    A reply in which `<|im_end|>` is to be read was written letter by letter: the token itself would have ended it.
+    """
+    marks = tokens_of(tokenizer, tokenizer.chat_template or "")
+    messages = [{"role": turn.role, "content": marks.defused(turn.content)[0]} for turn in turns]
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    asked, said = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, reply))
+    asked = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    said = tokenizer(reply, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return asked, [*said, tokenizer.eos_token_id]
 
 
