@@ -13,6 +13,7 @@ from typing import Literal
 from cai.config import JudgeConfig
 from cai.constitution.principle import content_digest
 from cai.errors import ConfigError
+from cai.given import read_given
 from cai.judge.cases import Case, hit, offset, orders_of, outcome
 from cai.judge.combine import align, jury_cases
 from cai.judge.curve import RAW, Curve, Method, cut_at
@@ -146,7 +147,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 def read_calibration(path: Path) -> Calibration:
     """Read a file. Raises ConfigError where it is missing or no calibration of this version."""
     try:
-        return decode(path.read_bytes(), Calibration)
+        return decode(read_given(path), Calibration)
     except OSError as error:
         raise ConfigError(
             f"{path}: {error.strerror}; make a calibration with `cai judge calibrate`"

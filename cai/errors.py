@@ -9,11 +9,21 @@ from __future__ import annotations
 
 from typing import Literal
 
+from cai.printable import one_line, shortened
+
+MOST_MESSAGE = 4000  # characters
+
 
 class CaiError(Exception):
-    """Base of all errors raised on purpose; the CLI prints it as one line and exits 2 (or 1 for a failed job)."""
+    """Base of all errors raised on purpose; the CLI prints it as one line and exits 2 (or 1 for a failed job).
+
+    Whatever a message quotes (names of files, values, replies), it is one line that cannot steer a terminal.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(one_line(message), MOST_MESSAGE))
 
 
 class ConfigError(CaiError):

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from cai.constitution import Constitution
 from cai.errors import ConfigError
+from cai.given import bounded_lines, open_given
 from cai.judge.cases import Case
 from cai.published_pairs import is_published, read_published
 from cai.rows import LabelledPair, Recorded
@@ -62,13 +63,12 @@ def read_pairs(path: Path, row: type[Row]) -> Iterator[tuple[int, Row]]:
 
 def _lines(path: Path, row: type[Row]) -> Iterator[tuple[int, Row]]:
     try:
-        lines = path.open("rb")
+        with open_given(path) as file:
+            for number, line in enumerate(bounded_lines(file.readline), 1):
+                if line.strip():
+                    yield number, _parsed(line, row, f"{path}:{number}")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a JSONL file of labelled pairs") from error
-    with lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield number, _parsed(line, row, f"{path}:{number}")
 
 
 def _parsed(line: bytes, row: type[Row], where: str) -> Row:

@@ -12,11 +12,17 @@ REPLACED = "\N{REPLACEMENT CHARACTER}"
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+_BREAK = re.compile(r"[\r\n\t]+")
 
 
 def printable(text: str) -> str:
     """Text in one line, of characters that leave a mark."""
     return text if text.isprintable() else "".join(c if c.isprintable() else REPLACED for c in text)
+
+
+def one_line(text: str) -> str:
+    """As `printable`, with line ends and tabs as blanks."""
+    return text if text.isprintable() else printable(_BREAK.sub(" ", text).strip())
 
 
 def printable_lines(text: str) -> str:

@@ -20,6 +20,8 @@ import orjson
 
 from cai.config import SourceConfig
 from cai.errors import ConfigError
+from cai.given import LONGEST_LINE, bounded_lines, open_given
+from cai.printable import printable
 
 Format = Literal["jsonl", "csv", "parquet", "text"]
 SUFFIXES: dict[str, Format] = {
@@ -81,13 +83,14 @@ def read_records(source: SourceConfig) -> Iterator[Record]:
         reader: Callable[[Path, IO[bytes]], Iterator[Record]] = {"jsonl": _jsonl, "csv": _csv, "text": _text}[
             kind
         ]
-        with path.open("rb") as raw:
+        with open_given(path) as raw:
             packed = raw.peek(2)[:2] == b"\x1f\x8b"
             yield from reader(path, cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if packed else raw)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ConfigError(f"prompts: {path} is not a whole gzip file ({error}); fetch it again") from error
     except OSError as error:
-        raise ConfigError(f"prompts: {path} cannot be read ({error.strerror or error}); check it") from error
+        problem = printable(" ".join(str(error.strerror or error).split()))
+        raise ConfigError(f"prompts: {path} cannot be read ({problem}); check it") from error
 
 
 def _format(source: SourceConfig, path: Path) -> Format:
@@ -101,7 +104,7 @@ def _format(source: SourceConfig, path: Path) -> Format:
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """Lines that are not blank, numbered from 1; only a newline ends one."""
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(bounded_lines(file.readline), 1):
         body = line.removeprefix(_BOM) if number == 1 else line
         if body.strip():
             yield number, body
@@ -127,7 +130,8 @@ def _json_row(line: bytes, number: int) -> dict[str, Any] | BadRecord:
 
 def _csv(path: Path, file: IO[bytes]) -> Iterator[Record]:
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    rows = csv.DictReader(text, strict=True)
+    csv.field_size_limit(LONGEST_LINE)
+    rows = csv.DictReader(bounded_lines(text.readline), strict=True)
     try:
         for row in rows:
             if None in row:

@@ -98,7 +98,10 @@ def decode(data: bytes | str, model: type[Model]) -> Model:
     except ValidationError as error:
         if error.errors(include_input=False)[0]["type"] != "json_invalid":
             raise
+    try:
         return model.model_validate(json.loads(data))  # the standard parser takes lone surrogates
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def explain(error: ValueError) -> str:

@@ -259,7 +259,7 @@ def test_import_waits_for_no_pipe(tmp_path: Path) -> None:
     """It reads files of other formats, and the same sort of files."""
     os.mkfifo(tmp_path / "c.json")
     arguments = ["constitution", "import", str(tmp_path / "c.json"), "--output", str(tmp_path / "out.yaml")]
-    assert "is a pipe or a device; give a constitution file" in str(
+    assert "this is a pipe or a device, not a file; give the path of a constitution file" in str(
         CliRunner().invoke(app, arguments).exception
     )
 

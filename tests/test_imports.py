@@ -56,9 +56,9 @@ def test_stages_know_no_sdk_and_no_files(file: Path) -> None:
 
 def test_the_base_knows_nothing() -> None:
     """Rows and errors import nothing of ours but each other."""
-    for name in ("rows.py", "errors.py"):
+    for name in ("rows.py", "errors.py", "printable.py"):
         ours = {module for module in imported(ROOT / "cai" / name) if module.startswith("cai")}
-        assert ours <= {"cai.rows", "cai.errors"}
+        assert ours <= {"cai.rows", "cai.errors", "cai.printable"}
 
 
 @pytest.mark.parametrize("file", files("flows"), ids=lambda file: file.name)

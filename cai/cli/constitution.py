@@ -34,12 +34,12 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Draft a constitution from a file in another format; what cannot be held is listed."""
-    from cai.imports import import_text
+    from cai.imports import import_file
     from cai.imports.write import SCHEMA, draft_yaml
     from cai.store import write_text
 
     _free(output, file, force)
-    found = import_text(_read(file), str(file).encode("utf-8", "replace").decode(), format)
+    found = import_file(file, format)
     write_text(output, draft_yaml(found, schema=(output.parent / SCHEMA).is_file()))
     principles = found.file.principles
     counts = {
@@ -88,23 +88,6 @@ def _free(output: Path, file: Path, force: bool) -> None:
         raise ConfigError(f"{output}: is the file that is read; give --output another name")
     if output.exists() and not force:
         raise ConfigError(f"{output}: is there already; give another --output, or --force to replace it")
-
-
-def _read(file: Path) -> str:
-    from cai.yaml_file import MOST_BYTES
-
-    try:
-        if file.is_fifo() or file.is_char_device():
-            raise ConfigError(f"{file}: is a pipe or a device; give a constitution file")
-        size = file.stat().st_size
-        if size > MOST_BYTES:
-            raise ConfigError(f"{file}: {size / 1e6:.1f} MB; import at most {MOST_BYTES / 1e6:.0f} MB")
-        return file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}); give a constitution file") from error
-    except UnicodeDecodeError as error:
-        place = f"byte {error.start + 1} ({error.object[error.start]:#04x})"
-        raise ConfigError(f"{file}: {place} is not UTF-8; save the file as UTF-8") from error
 
 
 def _tell(

@@ -12,7 +12,9 @@ from typing import NamedTuple
 from cai.constitution.document import Document, Finding, read_document
 from cai.constitution.principle import ConstitutionFile, Principle
 from cai.errors import ConstitutionError
+from cai.printable import shortened
 
+LONGEST_NAME = 400  # characters of a file's name that a message repeats
 LONGEST_CHAIN = 50  # files that extend one another in a row
 
 
@@ -73,7 +75,9 @@ def _read(path: Path, chain: tuple[Path, ...], documents: dict[Path, Document]) 
             names = [link.name for link in (*chain[chain.index(real) :], parent)]
             problem = f"the files extend each other ({' → '.join(names)}); remove one of these"
         elif real is None:
-            problem = f"extends {name!r}, but there is no file {parent}; paths are relative to this file"
+            there = shortened(str(parent), LONGEST_NAME)
+            problem = f"extends {shortened(name, LONGEST_NAME)!r}, but there is no file {there}; "
+            problem += "paths are relative to this file"
         elif len(chain) == LONGEST_CHAIN:
             problem = f"this is the {LONGEST_CHAIN}th file that extends another in a row; extend fewer"
         else:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cai.constitution.principle import ConstitutionFile
 from cai.errors import ConstitutionError
 from cai.imports import chains, chats, preferences, prose, requests, traits
 from cai.imports.draft import Draft, Export, Names
+from cai.printable import printable
+from cai.yaml_file import Unreadable, read_text
 
 
 class Format(NamedTuple):
@@ -40,6 +43,15 @@ FORMATS: dict[str, Format] = {
     traits.OCT: Format("jsonl", "lines of {trait}", traits.read_oct, traits.write_oct),
     prose.PROSE: Format("text", "a .md or .txt file", prose.read_prose, None),
 }
+
+
+def import_file(file: Path, format: str | None = None) -> Draft:
+    """A draft constitution from a file, see `import_text`. Raises ConstitutionError."""
+    name = printable(str(file))
+    try:
+        return import_text(read_text(file), name, format)
+    except Unreadable as error:
+        raise ConstitutionError(printable(f"{name}:{error.line}:{error.column}: {error}")) from error
 
 
 def import_text(text: str, name: str, format: str | None = None) -> Draft:
@@ -152,10 +164,12 @@ def _json(text: str, line: int) -> Any:
     """One JSON value; refuses what would not come back: repeated keys, NaN, and lone surrogates."""
 
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [key for key, _ in found]
-        if twice := next((key for key in names if names.count(key) > 1), None):
-            raise ConstitutionError(f"the key {twice!r} stands twice in one object; keep one")
-        return dict(found)
+        whole: dict[str, Any] = {}
+        for key, value in found:
+            if key in whole:
+                raise ConstitutionError(f"the key {key!r} stands twice in one object; keep one")
+            whole[key] = value
+        return whole
 
     def constant(name: str) -> None:
         raise ConstitutionError(f"{name} is no JSON; write a number or null")

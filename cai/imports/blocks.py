@@ -17,10 +17,11 @@ from cai.rows import Message, Role
 
 _TAG = re.compile(
     r"^[ \t]*<(?P<name>system|developer|user|assistant|tool|untrusted|comparison)\b(?P<more>[^>\n]*)>"
-    r"[ \t]*(?:<!--(?P<mark>.*?)-->)?[ \t]*$",
+    r"[ \t]*+(?:<!--(?P<mark>.*?)-->)?[ \t]*+$",
     re.MULTILINE,
 )
-_MARK = re.compile(r"\s*(GOOD|BAD|OK)\b[\s:,]*(.*?)\s*\Z", re.DOTALL)
+_MARK = re.compile(r"\s*(GOOD|BAD|OK)\b(.*)", re.DOTALL)
+_NOTE = re.compile(r"[^\s:,]")
 _ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
@@ -77,18 +78,21 @@ def read_block(text: str) -> Block | None:
     return Block(tests, judged, len(marked) - used, sum(turn.note for turn in marked))
 
 
-def _parts(text: str) -> list[Turn | list[Turn]]:
-    """Turns, and lists of them for comparisons; what stands between tags is passed over."""
+def _parts(text: str, nested: bool = False) -> list[Turn | list[Turn]]:
+    """Turns, and lists of them for comparisons; what stands between tags is passed over.
+
+    A comparison within a comparison (`nested`) is passed over as well.
+    """
     found: list[Turn | list[Turn]] = []
     place = 0
     while opened := _TAG.search(text, place):
         closed = re.compile(rf"^[ \t]*</{opened['name']}>[ \t]*$", re.MULTILINE).search(text, opened.end())
         inside = text[opened.end() : closed.start() if closed else len(text)]
         place = closed.end() if closed else len(text)
-        if opened["name"] == "comparison":
-            found.append([part for part in _parts(inside) if isinstance(part, Turn) and part.content])
-        else:
+        if opened["name"] != "comparison":
             found.append(_turn(opened, html.unescape(inside).strip()))
+        elif not nested:
+            found.append([part for part in _parts(inside, True) if isinstance(part, Turn) and part.content])
     return found
 
 
@@ -96,7 +100,7 @@ def _turn(opened: re.Match[str], content: str) -> Turn:
     mark = _MARK.match(opened["mark"] or "")
     tag = f"{opened['name']}{opened['more'].rstrip()}"
     role = None if opened["more"].strip() else _ROLES.get(opened["name"])
-    note = bool(mark and mark[2])
+    note = bool(mark and _NOTE.search(mark[2]))
     return Turn(role, content, f"<{tag}>\n{content}\n</{opened['name']}>", mark[1] if mark else None, note)
 
 

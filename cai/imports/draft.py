@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -21,6 +22,7 @@ from cai.store import explain
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
+MOST_PRINCIPLES = 10_000
 LONG_TITLE = 6  # words of an id that is made from a sentence
 # said in every request, and so no name for any
 _FILLERS = frozenset(
@@ -43,17 +45,23 @@ class Names:
     """Ids for principles: kebab-case, each given once."""
 
     taken: set[str] = field(default_factory=set)
+    given: Counter[str] = field(default_factory=Counter)
 
     def new(self, title: str, *, whole: bool = False) -> str:
-        """An id from a title (all of its words where `whole`), with a number behind it where it is taken."""
+        """An id from a title (all of its words where `whole`), with a number behind it where it is taken.
+
+        Raises ConstitutionError where there are more than any constitution has.
+        """
+        if len(self.taken) >= MOST_PRINCIPLES:
+            raise ConstitutionError(f"there are more than {MOST_PRINCIPLES:,} principles; split the file")
         plain = unicodedata.normalize("NFKD", title.lower().replace("’", "'"))
         words = re.findall(r"[a-z0-9]+", re.sub(r"'s\b|'", "", plain.encode("ascii", "ignore").decode()))
         telling = words if whole else [word for word in words if word not in _FILLERS][:LONG_TITLE]
         base = "-".join(telling or words[:LONG_TITLE] or ["principle"])
-        number, name = 1, base
+        name = base
         while name in self.taken:
-            number += 1
-            name = f"{base}-{number}"
+            self.given[base] += 1
+            name = f"{base}-{self.given[base] + 1}"
         self.taken.add(name)
         return name
 

@@ -22,11 +22,10 @@ from cai.rows import Message
 RL_SHOTS, RL_REASONS = "anthropic-rl-shots", "anthropic-rl-cot-shots"
 STATEMENT = "TODO: say in one sentence what the better replies below have in common."
 _REPLY = "\n\nAssistant:"
-_OPTIONS = re.compile(
-    r"\A\s*Human: [^\n]*\n\n(?P<talk>H:.*?)\n\n\{\}\n \(A\) \[\[\[(?P<A>.*?)\]\]\]\n \(B\) \[\[\[(?P<B>.*?)\]\]\]"
-    r"\n\nAssistant:.*\n\nHuman:\nSo the answer is: \((?P<answer>[AB])\)\s*\Z",
-    re.DOTALL,
-)
+MOST_TESTS = 10_000  # of a file: few replies make very many pairs
+_HEAD = re.compile(r"\s*+Human: [^\n]*\n\n(?=H:)")
+_CUTS = ("\n\n{}\n (A) [[[", "]]]\n (B) [[[", "]]]\n\nAssistant:")
+_ANSWER = re.compile(r"\(([AB])\)\s*")
 _SPEAKER = re.compile(r"(?:\A|\n\n)(H|A):")
 
 
@@ -72,6 +71,8 @@ def _read(format: str, entries: list[Any], parse: Parse) -> Draft:
     marks: list[JsonValue] = []
     for number, entry in enumerate(entries):
         found = parse(entry, str(number))
+        if len(tests) + len(found) > MOST_TESTS:
+            raise ConstitutionError(f"{number}: these are more than {MOST_TESTS:,} tests; split the file")
         tests += found
         plain = len(found) == 1 and format == RL_SHOTS and _entry(found[0]) == entry
         marks.append({"tests": len(found)} if plain else {"tests": len(found), "entry": entry})
@@ -117,6 +118,10 @@ def _pairs(entry: Preference, place: str) -> list[PrincipleTest]:
         raise ConstitutionError(
             f"{place}/prompt: there are other turns than Human and Assistant; remove them"
         )
+    if len(entry["corrects"]) * len(entry["incorrects"]) > MOST_TESTS:
+        raise ConstitutionError(
+            f"{place}: its replies make more than {MOST_TESTS:,} tests; keep fewer of them"
+        )
     turns = [
         {"role": "user" if marker == "Human" else "assistant", "content": text} for marker, text in parts
     ]
@@ -136,18 +141,33 @@ def _entry(test: PrincipleTest) -> dict[str, Any]:
 
 
 def _options(entry: Reasoned, place: str) -> list[PrincipleTest]:
-    found = _OPTIONS.match(entry["prompt"])
+    found = _split(entry["prompt"])
     if found is None:
         problem = (
             "no conversation (H:, A:) with options (A) [[[…]]] and (B) [[[…]]] and 'So the answer is: (…)'"
         )
         raise ConstitutionError(f"{place}/prompt: {problem}; mend or remove it")
-    talk = found["talk"]
+    talk, *options, answer = found
     speakers = list(_SPEAKER.finditer(talk))
     ends = [*(speaker.start() for speaker in speakers[1:]), len(talk)]
     turns = [
         Message(role="user" if speaker[1] == "H" else "assistant", content=talk[speaker.end() : end].strip())
         for speaker, end in zip(speakers, ends, strict=True)
     ]
-    better, worse = ("A", "B") if found["answer"] == "A" else ("B", "A")
-    return [made(PrincipleTest, place, prompt=turns, better=found[better], worse=found[worse])]
+    better, worse = options if answer == "A" else options[::-1]
+    return [made(PrincipleTest, place, prompt=turns, better=better, worse=worse)]
+
+
+def _split(text: str) -> tuple[str, str, str, str] | None:
+    """Talk, option A, option B and the answer, each up to the first mark that can end it; None where one is missing."""
+    head = _HEAD.match(text)
+    if head is None:
+        return None
+    parts, rest = [], text[head.end() :]
+    for mark in _CUTS:
+        part, there, rest = rest.partition(mark)
+        if not there:
+            return None
+        parts.append(part)
+    answer = _ANSWER.fullmatch(rest.rpartition("\n\nHuman:\nSo the answer is: ")[2])
+    return (parts[0], parts[1], parts[2], answer[1]) if answer else None

@@ -21,12 +21,10 @@ from cai.imports.draft import Draft, Names, draft, made
 
 PROSE = "markdown"
 PRIORITY = {"root": 40, "platform": 30, "system": 30, "developer": 20, "user": 10, "guideline": 0}
-_HEADING = re.compile(r"^#{1,6}[ \t]+(?P<title>.*?)[ \t]*#*[ \t]*$")
-_ATTRIBUTES = re.compile(r"[ \t]*\{(?P<inside>[^{}]*)\}$")
+_HEADING = re.compile(r"^#{1,6}[ \t]+(?P<title>.*)$")
 _FENCE = re.compile(r"^ {0,3}(?P<fence>~{3,}|`{3,})")
-_BLOCK = re.compile(
-    r"^(?P<fence>~{3,}|`{3,})[^\n]*\n(?P<inside>.*?)^(?P=fence)[ \t]*\n?", re.DOTALL | re.MULTILINE
-)
+_OPENING = re.compile(r"^(?P<fence>~{3,}+|`{3,}+)[^\n]*\n", re.MULTILINE)
+_AFTER = re.compile(r"[ \t]*\n?")
 _ITEM = re.compile(r"^(?:[-*+]|\d+[.)])[ \t]+", re.MULTILINE)
 _SENTENCE = re.compile(r".+?[.!?][\"'”’)*_]*(?=\s+[\"'“‘(*_]?[A-Z0-9À-ÞΑ-Я]|\s*\Z)", re.DOTALL)
 _NO_PROSE = re.compile(r"^(?:!!!|\*\*Example|\[\^|[-*+][ \t]|\d+[.)][ \t]|>|\||<|```|~~~| {4})")
@@ -71,7 +69,8 @@ def sections_of(text: str) -> Iterator[Section]:
         if heading:
             if title or "".join(body).strip():
                 yield Section(title, line, authority, "\n".join(body))
-            (title, authority), line, body = _title(heading["title"], number), number, []
+            stated = heading["title"].rstrip(" \t").rstrip("#").rstrip(" \t")
+            (title, authority), line, body = _title(stated, number), number, []
             continue
         mark = _FENCE.match(content)
         if mark and not fence:
@@ -84,29 +83,36 @@ def sections_of(text: str) -> Iterator[Section]:
 
 
 def _title(heading: str, line: int) -> tuple[str, str | None]:
-    attributes = _ATTRIBUTES.search(heading)
-    if not attributes:
+    title, opened, inside = heading.removesuffix("}").rpartition("{")
+    if not opened or not heading.endswith("}") or "}" in inside:
         return heading, None
-    stated = re.search(r"\bauthority=[\"']?([\w-]+)", attributes["inside"])
+    stated = re.search(r"\bauthority=[\"']?([\w-]+)", inside)
     level = stated[1].lower() if stated else None
     if level is not None and level not in PRIORITY:
         known = ", ".join(PRIORITY)
         raise ConstitutionError(f"line {line}: authority {level!r} is no known level; use one of {known}")
-    return heading[: attributes.start()], level
+    return title.rstrip(" \t"), level
 
 
 def _without_blocks(text: str) -> tuple[str, list[Block]]:
     """The text without the blocks that its tests hold completely; all blocks with marked replies."""
     blocks: list[Block] = []
 
-    def replace(match: re.Match[str]) -> str:
-        block = read_block(match["inside"])
-        if block is None:
-            return match[0]
-        blocks.append(block)
-        return match[0] if block.spare else "[tests]\n"
-
-    return _BLOCK.sub(replace, text).strip(), blocks
+    kept: list[str] = []
+    place = 0
+    while opening := _OPENING.search(text, place):
+        start, end = opening.end(), text.find(f"\n{opening['fence']}", opening.end() - 1)
+        if end < 0:
+            break
+        after = _AFTER.match(text, end + 1 + len(opening["fence"]))
+        assert after is not None
+        block = read_block(text[start : end + 1])
+        if block is not None:
+            blocks.append(block)
+        whole = block is not None and not block.spare
+        kept += [text[place : opening.start()], "[tests]\n" if whole else text[opening.start() : after.end()]]
+        place = after.end()
+    return "".join([*kept, text[place:]]).strip(), blocks
 
 
 def _counted(blocks: list[Block]) -> dict[str, int]:
@@ -137,12 +143,14 @@ def _pieces(section: Section) -> Iterator[Section]:
     head = section.text[: starts[0]].strip() if starts else ""
     if head:
         yield Section("", first, None, head)
+    line, counted = first, 0
     for start, end in zip(starts, [*starts[1:], len(section.text)], strict=True):
+        line += section.text.count("\n", counted, start)
+        counted = start
         content = (
             _ITEM.sub("", section.text[start:end], count=1).strip() if listed else section.text[start:end]
         )
         if content.strip():
-            line = first + section.text.count("\n", 0, start)
             yield Section("", line, None, content.strip())
 
 
@@ -176,7 +184,7 @@ def _statement(section: Section, prose: str) -> str:
 
 def _plain(text: str) -> str:
     """Without footnote marks, links and line breaks."""
-    text = re.sub(r"\[\^[^\]]*\]", "", text)
-    text = re.sub(r"\[\?\]\(#([^)\n]*)\)", lambda link: f'"{link[1].replace("_", " ")}"', text)
-    text = re.sub(r"\[([^\]\n]*)\]\([^)\n]*\)", lambda link: link[1], text)
+    text = re.sub(r"\[\^[^\[\]]*\]", "", text)
+    text = re.sub(r"\[\?\]\(#([^)\n]{0,200})\)", lambda link: f'"{link[1].replace("_", " ")}"', text)
+    text = re.sub(r"\[([^\[\]\n]*)\]\([^)\n]{0,2000}\)", lambda link: link[1], text)
     return " ".join(text.split())

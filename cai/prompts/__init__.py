@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cai.constitution import Example, Principle
 from cai.errors import ConfigError
+from cai.given import read_given
 from cai.rows import Message
 
 FIELDS: dict[str, frozenset[str]] = {
@@ -57,7 +58,12 @@ def _load(name: str) -> tuple[tuple[str, str], ...]:
             if stem in OPTIONAL:
                 continue
             raise ConfigError(f"templates: {file} is missing; copy it from cai/prompts/default/")
-        text = file.read_text(encoding="utf-8").removesuffix("\n")
+        try:
+            text = read_given(file).decode().removesuffix("\n")
+        except OSError as error:
+            raise ConfigError(f"templates: {file} cannot be read ({error.strerror}); check it") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"templates: {file} is not UTF-8 ({error.reason}); save it as UTF-8") from error
         used = set(_PLACEHOLDER.findall(text))
         if unknown := used - fields - ({"fence"} if fields else set()):
             raise ConfigError(
