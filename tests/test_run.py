@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
-import urllib.request
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -505,60 +498,6 @@ async def test_replies_that_are_no_answer(
     model = FakeModel(lambda request: completion("yes", finish_reason))
     await shard(tmp_path, model, prompts(1), step)
     assert (drops(tmp_path), len(model.asked)) == ({"p0": reason}, calls)
-
-
-KILL_ROWS, KILL_LIMIT = 80, 8
-
-
-@pytest.fixture(scope="module")
-def kill_port() -> Iterator[str]:
-    """A loopback server in its own process, which outlives the workers that are killed."""
-    command = [sys.executable, str(Path(__file__).with_name("kill_server.py"))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.kill()
-
-
-def worker(root: Path, port: str) -> subprocess.Popen[bytes]:
-    """One run of the shard in a process of its own."""
-    script = Path(__file__).with_name("kill_worker.py")
-    arguments = [str(root), port, str(KILL_ROWS), str(KILL_LIMIT)]
-    environment = os.environ | {"PYTHONPATH": str(script.parents[1])}
-    return subprocess.Popen([sys.executable, str(script), *arguments], env=environment)
-
-
-def served(port: str, at_least: int = 0) -> list[str]:
-    """Digests of the calls that arrived, once there are enough of them."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/served?at_least={at_least}", timeout=30) as reply:
-        calls: list[str] = json.load(reply)
-    return calls
-
-
-@pytest.mark.slow
-def test_kill_9_repeats_at_most_the_calls_in_flight(tmp_path: Path, kill_port: str) -> None:
-    """Killed at seeded random points, the shard ends with the bytes of a run that was left alone."""
-    assert worker(tmp_path / "whole", kill_port).wait(60) == 0
-    expected = shard_paths(tmp_path / "whole", "kill", 0).rows.read_bytes()
-    distinct = 3 * KILL_ROWS
-    assert len(served(kill_port)) == distinct
-
-    rng = random.Random(9)
-    for _ in range(4):
-        before = len(served(kill_port))
-        process = worker(tmp_path / "killed", kill_port)
-        served(kill_port, before + rng.randrange(1, 45))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(10) == -signal.SIGKILL
-        assert not shard_paths(tmp_path / "killed", "kill", 0).manifest.exists()
-    assert worker(tmp_path / "killed", kill_port).wait(60) == 0
-
-    calls = served(kill_port)[distinct:]
-    assert len(set(calls)) == distinct
-    assert len(calls) - distinct <= 4 * KILL_LIMIT
-    assert max(Counter(calls).values()) <= 5
-    assert shard_paths(tmp_path / "killed", "kill", 0).rows.read_bytes() == expected
-    assert not list((tmp_path / "killed" / "kill").glob(".*.tmp"))
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

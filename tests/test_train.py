@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from cai.config import Kind, TrainingConfig
 from cai.config.training import KINDS, REWARDED
 from cai.errors import ConfigError, TrainError
 from cai.train.accelerated import accelerate_flags
-from cai.train.folder import last_complete_checkpoint, prepare_folder, read_finished
+from cai.train.folder import prepare_folder
 from cai.train.launch import check_args, launch
 from cai.train.memory import TRL_DEFAULTS, knobs
 from cai.train.plan import CPU_DEFAULTS, DEFAULTS, METRICS, PLAN, TrainPlan, make_plan
@@ -134,39 +133,6 @@ def test_dpo_lora_gives_a_merged_model_and_keeps_the_adapter(base: Path, pairs: 
     assert before.keys() == after.keys()
     moved = [name for name in before if not before[name].equal(after[name])]
     assert moved and all("proj" in name for name in moved)
-
-
-@pytest.mark.slow
-def test_killed_training_resumes_to_identical_weights(base: Path, pairs: Path, tmp_path: Path) -> None:
-    """The launcher is killed -9 after a checkpoint: all processes end; the relaunch is byte-identical."""
-    config = TrainingConfig(args=DPO.args | {"max_steps": 12, "save_steps": 5})
-    arguments = {"model": str(base), "data": str(pairs), "config": config.model_dump(), "seed": 3}
-    script = (
-        "import json,sys;from pathlib import Path;from cai.config import TrainingConfig;"
-        "from cai.train.launch import launch;a=json.loads(sys.argv[1]);"
-        "launch('dpo',model=a['model'],data=Path(a['data']),out=Path(a['out']),"
-        "config=TrainingConfig(**a['config']),seed=a['seed'],log=Path(a['log']))"
-    )
-    out = tmp_path / "killed"
-    request = arguments | {"out": str(out), "log": str(tmp_path / "killed.log")}
-    launcher = subprocess.Popen([sys.executable, "-c", script, json.dumps(request)])
-    wait_until(lambda: last_complete_checkpoint(out / "work") is not None)
-    launcher.send_signal(signal.SIGKILL)
-    launcher.wait()
-    wait_until(lambda: group_is_gone(str(out)))
-    assert read_finished(out, "any") is None
-
-    checkpoint = last_complete_checkpoint(out / "work")
-    assert checkpoint is not None
-    (out / "work" / "checkpoint-11").mkdir()  # torn: newer, and without a trainer state
-    common: dict[str, Any] = {"model": str(base), "data": pairs, "config": config, "seed": 3}
-    resumed = launch("dpo", out=out, log=tmp_path / "killed.log", **common)
-    assert resumed.resumed_from == int(checkpoint.name.rpartition("-")[2])
-    whole = launch("dpo", out=tmp_path / "whole", log=tmp_path / "whole.log", **common)
-    assert whole.resumed_from is None
-    assert weights(out) == weights(tmp_path / "whole")
-    steps = [json.loads(line)["step"] for line in (out / METRICS).read_text().splitlines()]
-    assert steps == list(range(1, 13)), "steps taken twice are recorded once"
 
 
 @pytest.mark.slow

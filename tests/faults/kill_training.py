@@ -58,9 +58,13 @@ async def training_killed(folder: Path, seed: int, times: int) -> Result:
             if not await _killed(folder, out, until, trainer=bool(kills % 2)):
                 break
             kills += 1
+        checkpoint = None if (out / REPORT).exists() else last_complete_checkpoint(out / "work")
         began = time.monotonic()
         await _to_the_end(folder, out)
         seconds.append(time.monotonic() - began)
+        if checkpoint is not None:
+            resumed = json.loads((out / REPORT).read_text())["resumed_from"]
+            assert resumed == int(checkpoint.name.rpartition("-")[2]), "not from its last checkpoint"
         assert _weights(out) == _weights(folder / "whole"), "other weights than the undisturbed training"
         steps = _steps(out)
         lost += STEPS - len(steps.keys() & set(range(1, STEPS + 1)))
