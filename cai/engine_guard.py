@@ -19,7 +19,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._wanted = f"Bearer {os.environ["VLLM_API_KEY"]}".encode()
+        self._wanted = b"Bearer " + os.environ["VLLM_API_KEY"].encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, with status 401 where the key is not there."""

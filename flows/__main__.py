@@ -22,6 +22,7 @@ from rich.console import Console
 from cai.conduct.main import loop_factory, show, told
 from cai.config import RunConfig
 from cai.evaluate.require import read_conditions
+from cai.models.check import missing_keys
 from cai.preflight import check_inputs, check_judge
 from cai.process import loading
 from cai.qualification import to_measure
@@ -53,11 +54,14 @@ def main() -> int:
         parser.error("--require: only evaluate measures what it is held against")
 
     def run(config: RunConfig) -> int:
+        early = not missing_keys(config)  # Prefect may have them; the flow looks at all the rest then
         if arguments.flow in JUDGE_FLOWS:
-            check_judge(to_measure(config))
+            if early:
+                check_judge(to_measure(config))
             return _judge(arguments, config)
         conditions = read_conditions(arguments.require, config)
-        check_inputs(config)  # a mistake is told before Prefect starts
+        if early:
+            check_inputs(config)  # a mistake is told before Prefect starts
         _run(arguments.flow, config)
         return show(config, conditions)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from cai.config import RunConfig, SourceConfig
 from cai.config_file import load_config
 from cai.errors import CaiError, ConfigError
 from cai.inbox import check_inbox
+from cai.models.check import missing_keys
 from cai.preflight import check_inputs, check_judge
 from cai.qualification import to_measure
 from flows.times import schedule_asked
@@ -30,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     try:
         config = load_config(arguments.config, arguments.overrides)
+        if missing_keys(config):
+            _load_keys(config)
         wanted = wanted_of(config, arguments)
         if arguments.serve:
             from flows.serve import serve
@@ -47,6 +51,18 @@ def main(argv: Sequence[str]) -> int:
 
     show(found, arguments.as_json)
     return 0
+
+
+def _load_keys(config: RunConfig) -> None:
+    """Keys from Prefect's blocks, where there is a server that has them; whether it answers is told later."""
+    from httpx import HTTPError
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.secrets import load_keys
+
+    if PREFECT_API_URL.value():
+        with contextlib.suppress(HTTPError, RuntimeError):
+            asyncio.run(load_keys(config))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,13 +8,13 @@ from prefect import flow
 
 from cai.conduct import models
 from cai.config import RunConfig
-from cai.config_file import override_config
+from flows.secrets import prepared
 from flows.tasks import tasks_of
 
 
 @flow(name="cai-evaluate")
 async def evaluate(config: RunConfig, overrides: list[str] | None = None) -> dict[str, Any]:
     """Evaluate the models of a run that has been trained."""
-    config = override_config(config, overrides or [])
+    config = await prepared(config, overrides)
     with tasks_of(config) as work:
         return await models.evaluate(config, work)

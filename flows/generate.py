@@ -8,13 +8,13 @@ from prefect import flow
 
 from cai.conduct import dataset
 from cai.config import RunConfig
-from cai.config_file import override_config
+from flows.secrets import prepared
 from flows.tasks import tasks_of
 
 
 @flow(name="cai-generate")
 async def generate(config: RunConfig, overrides: list[str] | None = None) -> dict[str, Any]:
     """Prompts and replies of a run, and nothing more."""
-    config = override_config(config, overrides or [])
+    config = await prepared(config, overrides)
     with tasks_of(config) as work:
         return await dataset.generate(config, work)

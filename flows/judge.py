@@ -6,7 +6,7 @@ from prefect import flow
 
 from cai.conduct import dataset
 from cai.config import RunConfig
-from cai.config_file import override_config
+from flows.secrets import prepared
 from flows.tasks import tasks_of
 
 
@@ -14,6 +14,6 @@ from flows.tasks import tasks_of
 async def judge(config: RunConfig, overrides: list[str] | None = None) -> dict[str, int]:
     """A run up to its dataset, without training. The paper recipe judges SFT samples, so it needs the pipeline."""
     once = ["dpo.rounds=1", "dpo.replay=0", "dpo.self_play=false"] if config.dpo else []
-    config = override_config(config, [*once, *(overrides or []), "recipe=direct"])
+    config = await prepared(config, [*once, *(overrides or []), "recipe=direct"])
     with tasks_of(config) as work:
         return await dataset.judge(config, work)

@@ -16,7 +16,6 @@ from pydantic import Field
 from cai.conduct.judges import measure_stages
 from cai.conduct.stages import run_stages
 from cai.config import RunConfig, SourceConfig
-from cai.config_file import override_config
 from cai.errors import JudgeError
 from cai.inbox import SETTLE_S, Taken, check_inbox, take, with_inbox
 from cai.judge.passes import PrinciplePasses, passes, together
@@ -31,6 +30,7 @@ from cai.store import read_rows
 from cai.versions import Changes, publish_version
 from flows.artifacts import key_of
 from flows.pipeline import pipeline
+from flows.secrets import prepared
 from flows.tasks import PREFECT, TASK
 
 
@@ -104,7 +104,7 @@ async def nightly(
     `min_pass_rate`: share of the constitution's tests that the judge must pass; null: it is not tested. `settle_s`:
     a file that was changed less than so many seconds ago is left for the next time.
     """
-    config = override_config(config, overrides or [])
+    config = await prepared(config, overrides)
     check_inbox(inbox)
     await preflight(config)
     config.root.mkdir(parents=True, exist_ok=True)

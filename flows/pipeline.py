@@ -8,7 +8,7 @@ from prefect import flow
 
 from cai.conduct import pipeline as conduct
 from cai.config import RunConfig
-from cai.config_file import override_config
+from flows.secrets import prepared
 from flows.tasks import tasks_of
 
 
@@ -18,6 +18,6 @@ async def pipeline(config: RunConfig, overrides: list[str] | None = None) -> dic
 
     `overrides`: `dotted.key=value` changes to the config, as with `cai run --set`.
     """
-    config = override_config(config, overrides or [])
+    config = await prepared(config, overrides)
     with tasks_of(config) as work:
         return await conduct.pipeline(config, work)

@@ -9,16 +9,16 @@ from prefect import flow
 
 from cai.conduct import judges
 from cai.config import RunConfig
-from cai.config_file import override_config
 from cai.judge.curve import Method
 from cai.judge.fit import METHOD
+from flows.secrets import prepared
 from flows.tasks import PREFECT
 
 
 @flow(name="cai-qualify")
 async def qualify(config: RunConfig, overrides: list[str] | None = None) -> dict[str, Any]:
     """May the judge of this config label? Figures and decision on labelled pairs."""
-    return await judges.qualify(override_config(config, overrides or []), PREFECT)
+    return await judges.qualify(await prepared(config, overrides), PREFECT)
 
 
 @flow(name="cai-calibrate")
@@ -26,4 +26,4 @@ async def calibrate(
     config: RunConfig, out: str, method: Method = METHOD, overrides: list[str] | None = None
 ) -> dict[str, Any]:
     """A calibration of this config's judge, written to `out`, with out-of-fold figures."""
-    return await judges.calibrate(override_config(config, overrides or []), Path(out), method, PREFECT)
+    return await judges.calibrate(await prepared(config, overrides), Path(out), method, PREFECT)

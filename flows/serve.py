@@ -53,7 +53,9 @@ def serve(wanted: Sequence[Wanted], log: Path, *, as_json: bool) -> int:
                 console.print(f"serving {plain(row['name'])}  {plain(row['schedule'] or 'no schedule')}")
             asks = f", login {plain(login)}" if login else ""
             console.print(
-                f"UI {plain(url.removesuffix('/api'))}{asks}; Ctrl-C stops it", soft_wrap=True, highlight=False
+                f"UI {plain(url.removesuffix('/api'))}{asks}; Ctrl-C stops it",
+                soft_wrap=True,
+                highlight=False,
             )
         serve_deployments(*made, limit=1, print_starting_message=False)
     return 0

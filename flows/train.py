@@ -8,11 +8,11 @@ from prefect import flow
 
 from cai.conduct import models
 from cai.config import RunConfig
-from cai.config_file import override_config
+from flows.secrets import prepared
 from flows.tasks import PREFECT
 
 
 @flow(name="cai-train")
 async def train(config: RunConfig, overrides: list[str] | None = None) -> dict[str, Any]:
     """Everything that the config trains, on the dataset that a run has exported."""
-    return await models.train(override_config(config, overrides or []), PREFECT)
+    return await models.train(await prepared(config, overrides), PREFECT)

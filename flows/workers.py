@@ -29,6 +29,7 @@ from cai.progress import progress_of
 from cai.serving import Endpoints
 from cai.shard import ShardReport
 from flows.cluster import cluster, divided, key_for_workers
+from flows.secrets import load_keys
 
 Stage = Callable[[RunConfig, str, int, Endpoints], Awaitable[ShardReport]]
 
@@ -42,8 +43,13 @@ def stage_there(config: RunConfig, stage: str, shard: int, endpoints: Endpoints,
             f"{folder}: not a folder on {os.uname().nodename} ({error.strerror}); Ray's workers need the run's "
             "folder under the same path"
         ) from error
+
+    async def run() -> ShardReport:
+        await load_keys(config)  # a worker of another node has an environment of its own
+        return await work.stage(config, stage, shard, endpoints)
+
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(work.stage(config, stage, shard, endpoints))
+        return runner.run(run())
 
 
 @contextlib.contextmanager

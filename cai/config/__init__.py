@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cai.config.budget import BudgetConfig
 from cai.config.consistent import CHECKS
-from cai.config.models import LimitsConfig, ManagedConfig, ModelConfig, PriceConfig
+from cai.config.models import Address, LimitsConfig, ManagedConfig, ModelConfig, PriceConfig
 from cai.config.prompts import EvaluateConfig, SourceConfig
 from cai.config.roles import CriticConfig, JudgeConfig, PairsConfig, PolicyConfig, SamplingConfig
 from cai.config.section import Section, Yaml
@@ -59,7 +59,7 @@ class RayConfig(Section):
     """Where shards run when one process is outgrown. `address`: of a running Ray cluster; null: started here."""
 
     workers: int = Field(2, ge=1)
-    address: str | None = None
+    address: Address | None = None
 
 
 class RunConfig(Section):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cai.config.keys import check_texts
 from cai.config.training import POLICIES, REWARDED, refuse_rounds
 
 if TYPE_CHECKING:
@@ -147,4 +148,5 @@ CHECKS: tuple[Callable[[RunConfig], None], ...] = (
     _comparisons,
     _steps,
     _different_judges,
+    check_texts,
 )

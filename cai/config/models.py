@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from cai.config.keys import ENV_NAME, check_address, check_env_name, check_no_secret
 from cai.config.section import Section
 
+Address = Annotated[str, AfterValidator(check_address)]
+EnvName = Annotated[
+    str, AfterValidator(check_env_name), Field(json_schema_extra={"pattern": f"^{ENV_NAME}$"})
+]  # the pattern is for forms; a validator's words repeat no key
 BATCHED = 10_000  # requests in flight in mode batch, unless the config says otherwise
 
 
@@ -37,7 +42,8 @@ class LimitsConfig(Section):
 
 
 class ManagedConfig(Section):
-    """A vLLM engine that the run starts and stops. `args`: vLLM's own flags, without the leading dashes.
+    """A vLLM engine that the run starts and stops. `args`: vLLM's own flags, without the leading dashes; `env`: of its
+    process, beside the run's own environment, which holds the secrets: these can be given in neither.
 
     `in_process`: no HTTP between; the engine is driven by the run's own process, on this machine only.
     """
@@ -46,6 +52,12 @@ class ManagedConfig(Section):
     env: dict[str, str] = Field(default_factory=dict)
     start_timeout_s: float = Field(900, gt=0)
     in_process: bool = False
+
+    @field_validator("args", "env")
+    @classmethod
+    def _no_secret(cls, values: dict[str, Any]) -> dict[str, Any]:
+        check_no_secret(values, "export it in the environment, which the engine inherits")
+        return values
 
 
 class ModelConfig(Section):
@@ -63,11 +75,11 @@ class ModelConfig(Section):
 
     backend: Literal["vllm", "openai", "anthropic"]
     model: str
-    endpoint: str | None = None
-    endpoints: tuple[str, ...] = ()
+    endpoint: Address | None = None
+    endpoints: tuple[Address, ...] = ()
     managed: ManagedConfig | None = None
     adapter: str | None = None
-    api_key_env: str | None = None
+    api_key_env: EnvName | None = None
     max_concurrency: int = Field(64, ge=1)
     timeout_s: float = Field(300, gt=0)
     deadline_s: float = Field(900, gt=0)

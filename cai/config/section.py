@@ -10,6 +10,6 @@ Yaml = dict[str, Any]
 
 
 class Section(BaseModel):
-    """Frozen, and closed to unknown keys."""
+    """Frozen, and closed to unknown keys; errors do not repeat what was given, which may be a key by mistake."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from cai.config.keys import check_no_secret
 from cai.config.section import Section, Yaml
 
 Kind = Literal["sft", "dpo", "kto", "orpo", "cpo", "reward", "rloo", "grpo"]
@@ -32,6 +33,12 @@ class TrainingConfig(Section):
     args: Yaml = Field(default_factory=dict)
     lora: Yaml | None = None
     accelerate: Yaml = Field(default_factory=dict)
+
+    @field_validator("args")
+    @classmethod
+    def _no_secret(cls, args: Yaml) -> Yaml:
+        check_no_secret({name: args[name] for name in args if "hub" in name}, "export it as HF_TOKEN")
+        return args
 
 
 class DpoConfig(TrainingConfig):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from cai.config import ModelConfig
+from cai.config import ModelConfig, RunConfig
 from cai.errors import ConfigError, ProviderError
 from cai.models.base import ChatModel
 
@@ -15,9 +15,25 @@ KEY_ENV = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 NAMES_SHOWN = 8
 
 
+def key_env(config: ModelConfig) -> str | None:
+    """The environment variable that holds a model's key; None for a vLLM server without one."""
+    return config.api_key_env or KEY_ENV.get(config.backend)
+
+
+def missing_keys(config: RunConfig) -> list[str]:
+    """The environment variables that hold keys of the config's models and are not set."""
+    wanted = {env for model in config.models.values() if (env := key_env(model)) and model.managed is None}
+    return sorted(env for env in wanted if not os.environ.get(env, "").strip())
+
+
+def block_name(env: str) -> str:
+    """The name of the Prefect Secret block that stands in for an environment variable."""
+    return env.lower().strip("_").replace("_", "-")
+
+
 def api_key(config: ModelConfig) -> str:
     """The API key from the environment; "" for a vLLM server without one. Raises ConfigError (missing)."""
-    env = config.api_key_env or KEY_ENV.get(config.backend)
+    env = key_env(config)
     if env is None:
         return ""
     key = os.environ.get(env, "").strip()
@@ -25,7 +41,7 @@ def api_key(config: ModelConfig) -> str:
         state = "is empty" if env in os.environ else "is not set"
         raise ConfigError(
             f"{config.model}: the environment variable {env} {state}; export the API key in it, "
-            "or name another variable in api_key_env"
+            f"save it as Prefect's Secret block {block_name(env)}, or name another variable in api_key_env"
         )
     return key
 
