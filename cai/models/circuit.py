@@ -78,7 +78,7 @@ class Circuit:
 
         `probe`: asks it in one attempt. Raises AttemptFailed (broken) where it does not answer for `patience_s`.
         """
-        turn = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[turn] = probe
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask())
