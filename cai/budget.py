@@ -8,6 +8,7 @@ as a call, not as tokens or money. An engine that the run starts itself costs no
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,12 +19,10 @@ from cai.models.cost import batch_discount, cost, list_price
 from cai.models.limits import estimated_tokens, estimated_usage
 from cai.spending import (
     CALLS,
-    COMPLETION,
     ESTIMATED,
     NANO,
     NANOS,
-    PROMPT,
-    REPLIES,
+    TOKENS,
     UNPRICED,
     Counters,
     Spent,
@@ -31,6 +30,7 @@ from cai.spending import (
     shared,
 )
 
+NO_CAP = sys.maxsize
 AGAIN = "and run the same command to go on"
 
 
@@ -38,18 +38,31 @@ class Spending:
     """What the calls to one model of a run spend, within the run's budget."""
 
     def __init__(self, counters: Counters, budget: BudgetConfig | None, model: ModelConfig) -> None:
-        self._counters, self._budget, self._model = counters, budget, model
+        self._counters, self._model, self._capped = counters, model, budget is not None
+        calls, tokens, dollars = (
+            (budget.max_calls, budget.max_tokens, budget.max_cost) if budget else [None] * 3
+        )
+        self._calls, self._tokens = calls or NO_CAP, tokens or NO_CAP
+        self._nanos = round(dollars / NANO) if dollars else NO_CAP
 
     def begins(self, hold: Request | None) -> None:
         """Count an attempt that is about to be sent. Raises BudgetError where a cap is reached.
 
         `hold`: nor may what this request can use at most exceed a cap; that counts as used until it `ends`.
         """
-        if self._budget is not None:
-            self._refuse(self._budget, *(self._estimate(hold) if hold else (0, 0.0)))
+        counters = self._counters
+        if self._capped:
+            totals = counters.totals()
+            if (
+                totals[CALLS] >= self._calls
+                or totals[TOKENS] + counters.held_tokens >= self._tokens
+                or totals[NANOS] + counters.held_nanos >= self._nanos
+                or hold is not None
+            ):
+                self._refuse(totals, *(self._estimate(hold) if hold else (0, 0)))
         if hold is not None:
             self.holds(hold)
-        self._counters.count(CALLS)
+        counters.count(CALLS)
 
     def failed(self, why: str) -> None:
         """Count an attempt without a reply."""
@@ -70,39 +83,30 @@ class Spending:
             usage = estimated_usage(request, completion.text)
             price = self._price(usage)
             self._counters.count(ESTIMATED)
-        self._counters.count(REPLIES)
-        self._counters.count(PROMPT, usage.prompt_tokens)
-        self._counters.count(COMPLETION, usage.completion_tokens)
-        if price:
-            self._counters.count(NANOS, round(price / NANO))
-        elif price is None and self._model.managed is None:
+        self._counters.count_reply(
+            usage.prompt_tokens + usage.completion_tokens, round(price / NANO) if price else 0
+        )
+        if price is None and self._model.managed is None:
             self._counters.count(UNPRICED)
 
-    def _refuse(self, budget: BudgetConfig, tokens: int, dollars: float) -> None:
+    def _refuse(self, totals: list[int], tokens: int, nanos: int) -> None:
         """Raise BudgetError where a cap is reached, or so much more would exceed it."""
-        counters = self._counters
-        if budget.max_calls is not None and (calls := counters.total(CALLS)) >= budget.max_calls:
-            raise BudgetError(_reached("max_calls", f"{calls:,} of {budget.max_calls:,} calls"))
-        if budget.max_tokens is not None:
-            spent = counters.total(PROMPT) + counters.total(COMPLETION)
-            if spent + counters.held_tokens >= max(budget.max_tokens - tokens, 1):
-                held = f", {counters.held_tokens:,} held for open batches" if counters.held_tokens else ""
-                raise BudgetError(
-                    _reached("max_tokens", f"{spent:,} of {budget.max_tokens:,} tokens{held}", tokens)
-                )
-        if budget.max_cost is not None:
-            paid = counters.total(NANOS) * NANO
-            if paid + counters.held_cost >= max(budget.max_cost - dollars, NANO):
-                held = f", ${counters.held_cost:.4f} held for open batches" if counters.held_cost else ""
-                raise BudgetError(
-                    _reached("max_cost", f"${paid:.4f} of ${budget.max_cost:.2f}{held}", dollars)
-                )
+        held_tokens, held_nanos = self._counters.held_tokens, self._counters.held_nanos
+        if totals[CALLS] >= self._calls:
+            raise _reached("max_calls", f"{totals[CALLS]:,} of {self._calls:,} calls")
+        if totals[TOKENS] + held_tokens >= max(self._tokens - tokens, 1):
+            held = f", {held_tokens:,} held for open batches" if held_tokens else ""
+            raise _reached("max_tokens", f"{totals[TOKENS]:,} of {self._tokens:,} tokens{held}", tokens)
+        if totals[NANOS] + held_nanos >= max(self._nanos - nanos, 1):
+            held = f", ${held_nanos * NANO:.4f} held for open batches" if held_nanos else ""
+            spent = f"${totals[NANOS] * NANO:.4f} of ${self._nanos * NANO:.2f}"
+            raise _reached("max_cost", spent + held, nanos)
 
-    def _estimate(self, request: Request) -> tuple[int, float]:
-        """The tokens and dollars that a request may use at most."""
+    def _estimate(self, request: Request) -> tuple[int, int]:
+        """The tokens and billionths of a US dollar that a request may use at most."""
         prompt, reply = estimated_tokens(request)
         found = self._price(Usage(prompt_tokens=prompt, completion_tokens=reply))
-        return prompt + reply, found or 0.0
+        return prompt + reply, round((found or 0.0) / NANO)
 
     def _price(self, usage: Usage) -> float | None:
         model = self._model
@@ -110,9 +114,9 @@ class Spending:
         return found and found * (1 - batch_discount(model.backend) * (model.mode == "batch"))
 
 
-def _reached(cap: str, spent: str, more: float = 0) -> str:
+def _reached(cap: str, spent: str, more: int = 0) -> BudgetError:
     why = "leaves no room for the next request of a batch" if more else "is reached"
-    return f"budget.{cap} {why}: {spent} spent; raise it {AGAIN}"
+    return BudgetError(f"budget.{cap} {why}: {spent} spent; raise it {AGAIN}")
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ WORDS = 24  # of 8 bytes, a slot: process, host, and the counters; the first slo
 SLOTS = 256
 SIZE = SLOTS * WORDS * 8
 NANO = 1e-9
-CALLS, REPLIES, PROMPT, COMPLETION, NANOS, ESTIMATED, UNPRICED = range(2, 9)
+CALLS, REPLIES, TOKENS, NANOS, ESTIMATED, UNPRICED = range(2, 8)
 FAILED = (
     "rate_limit",
     "transient",
@@ -43,14 +43,16 @@ FAILED = (
     "bad_request",
     "context_length",
 )
-FIRST_FAILED, OTHERS = 9, WORDS - 1  # the last word: of any other class, as of a request that only probes
+FIRST_FAILED, OTHERS = 8, WORDS - 1  # the last word: of any other class, as of a request that only probes
 
 
 _open: dict[Path, tuple[Counters, int]] = {}
 
 
 class Spent(NamedTuple):
-    """Attempts sent, what came of them, tokens and US dollars. `failed`: attempts by AttemptFailed's why.
+    """Attempts sent, what came of them, tokens (of prompts and replies) and US dollars.
+
+    `failed`: attempts by AttemptFailed's why.
 
     Of the replies, `estimated` came without their tokens, which are guessed from their length, and `unpriced` are not
     in `cost`, because no price is known for them.
@@ -58,8 +60,7 @@ class Spent(NamedTuple):
 
     calls: int = 0
     replies: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    tokens: int = 0
     cost: float = 0.0
     estimated: int = 0
     unpriced: int = 0
@@ -70,22 +71,17 @@ class Spent(NamedTuple):
         """Attempts of which nobody knows what came: in flight when a process ended, or right now."""
         return self.calls - self.replies - sum(self.failed.values())
 
-    @property
-    def tokens(self) -> int:
-        """Of prompts and replies."""
-        return self.prompt_tokens + self.completion_tokens
-
 
 class Counters:
     """The open counters of a run, for this process. Raises StoreError where the file is damaged or cannot be used.
 
-    `held_tokens`, `held_cost`: what requests of this process in open batches may use on top.
+    `held_tokens`, `held_nanos` (billionths of a US dollar): what requests of this process in open batches may use.
     """
 
     def __init__(self, root: Path) -> None:
         self._path = root / FILE
-        self._held: dict[int, tuple[int, float]] = {}
-        self.held_tokens, self.held_cost = 0, 0.0
+        self._held: dict[int, tuple[int, int]] = {}
+        self.held_tokens = self.held_nanos = 0
         with guard(self._path):
             root.mkdir(parents=True, exist_ok=True)
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -96,34 +92,48 @@ class Counters:
                 self._map = mmap.mmap(file, SIZE)
                 self._words = memoryview(self._map).cast("q")
                 self._at = self._claim() * WORDS
+                self._mine = self._words[self._at : self._at + WORDS].tolist()
             finally:
                 os.close(file)  # the map stays, the lock goes
 
     def count(self, field: int, more: int = 1) -> None:
-        """Add to a counter: CALLS, PROMPT …"""
-        self._words[self._at + field] += more
+        """Add to a counter: CALLS, REPLIES …"""
+        self._mine[field] = now = self._mine[field] + more
+        self._words[self._at + field] = now
+
+    def count_reply(self, tokens: int, nanos: int) -> None:
+        """Add a reply: its tokens, and what it costs in billionths of a US dollar."""
+        mine, words, at = self._mine, self._words, self._at
+        mine[REPLIES] = words[at + REPLIES] = mine[REPLIES] + 1
+        mine[TOKENS] = words[at + TOKENS] = mine[TOKENS] + tokens
+        if nanos:
+            mine[NANOS] = words[at + NANOS] = mine[NANOS] + nanos
 
     def count_failed(self, why: str) -> None:
         """Add an attempt without a reply."""
         self.count(FIRST_FAILED + FAILED.index(why) if why in FAILED else OTHERS)
 
-    def total(self, field: int) -> int:
-        """A counter over all processes, also those of before."""
+    def totals(self) -> list[int]:
+        """The counters of what a budget caps, over all processes, also those of before; by CALLS, TOKENS and NANOS."""
         words = self._words
-        return sum(words[WORDS + field : words[1] * WORDS : WORDS])
+        if words[1] == 2:  # nobody else has ever counted here
+            return self._mine
+        end = words[1] * WORDS
+        calls, tokens, nanos = (sum(words[WORDS + field : end : WORDS]) for field in (CALLS, TOKENS, NANOS))
+        return [0, 0, calls, 0, tokens, nanos]
 
-    def hold(self, request: object, tokens: int, cost: float) -> None:
-        """Count what a request may use as used, once, until it is released; `request`: whoever holds it keeps it."""
+    def hold(self, request: object, tokens: int, nanos: int) -> None:
+        """Count what a request may use as used, once, until it is released; whoever holds it keeps the request."""
         if id(request) not in self._held:
-            self._held[id(request)] = tokens, cost
+            self._held[id(request)] = tokens, nanos
             self.held_tokens += tokens
-            self.held_cost += cost
+            self.held_nanos += nanos
 
     def release(self, request: object) -> None:
         """Let go what is held for a request, if anything is."""
-        tokens, cost = self._held.pop(id(request), (0, 0.0))
+        tokens, nanos = self._held.pop(id(request), (0, 0))
         self.held_tokens -= tokens
-        self.held_cost = self.held_cost - cost if self._held else 0.0
+        self.held_nanos -= nanos
 
     def close(self) -> None:
         """Make the counts durable, and leave the slot to the next process."""
@@ -207,8 +217,7 @@ def _create(file: int, root: Path) -> None:
         usage = completion.usage
         counts[CALLS] += 1
         counts[REPLIES] += 1
-        counts[PROMPT] += usage.prompt_tokens
-        counts[COMPLETION] += usage.completion_tokens
+        counts[TOKENS] += usage.prompt_tokens + usage.completion_tokens
         counts[NANOS] += round((completion.cost or 0.0) / NANO)
         counts[UNPRICED] += completion.cost is None
     whole = memoryview(bytearray(SIZE)).cast("q")
