@@ -30,6 +30,11 @@ def printable_lines(text: str) -> str:
     return _STEERING.sub(REPLACED, text)
 
 
+def escaped(text: str) -> str:
+    """JSON text that means the same, with such characters as escapes."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def shortened(text: str, most: int) -> str:
     """At most so many characters of a text; where it is longer, the last one says so."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -28,6 +28,7 @@ from pydantic_core import PydanticSerializationError
 
 from cai.errors import StoreError
 from cai.lock import lives
+from cai.printable import one_line
 from cai.rows import Row
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -75,7 +76,7 @@ def told(error: OSError, path: Path | None = None) -> str:
     """What the system refused, where, and what to do about it, in one line. `path`: None for the error's own."""
     advice = ADVICE.get(error.errno or 0, "check space and permissions")
     place = path or error.filename2 or error.filename
-    return f"{f'{place}: ' if place else ''}{error.strerror or error}; {advice}"
+    return one_line(f"{f'{place}: ' if place else ''}{error.strerror or error}; {advice}")
 
 
 def is_refusal(error: OSError) -> bool:

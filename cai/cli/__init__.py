@@ -16,7 +16,19 @@ import typer
 from cai import __version__
 from cai.cli.audit import app as audit_app
 from cai.cli.benchmark import benchmark
-from cai.cli.common import DEMO, Config, Json, NoPrefect, Run, Set, print_json, raise_user, run_flow, start
+from cai.cli.common import (
+    DEMO,
+    Config,
+    Json,
+    NoPrefect,
+    Run,
+    Set,
+    print_json,
+    raise_user,
+    run_flow,
+    start,
+    tell,
+)
 from cai.cli.constitution import app as constitution_app
 from cai.cli.deploy import deploy
 from cai.cli.doctor import doctor
@@ -49,7 +61,7 @@ constitution_app.command()(diff)
 
 def _version(show: bool) -> None:
     if show:
-        typer.echo(f"cai {__version__}")
+        tell(f"cai {__version__}")
         raise typer.Exit
 
 
@@ -128,7 +140,7 @@ def report(run: Run) -> None:
     from cai.report.status import run_status
 
     config = validate_config(run_status(run)["config"], str(run / "config.json"))
-    typer.echo(write_report(config.model_copy(update={"outputs": str(run.parent), "name": run.name})))
+    tell(write_report(config.model_copy(update={"outputs": str(run.parent), "name": run.name})))
 
 
 def main() -> None:
@@ -136,7 +148,7 @@ def main() -> None:
     try:
         app()
     except CaiError as error:
-        typer.echo(f"error: {error}", err=True)
+        tell(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
@@ -146,5 +158,5 @@ def main() -> None:
 
         if not is_refusal(error):
             raise
-        typer.echo(f"error: {told(error)}", err=True)
+        tell(f"error: {told(error)}", err=True)
         sys.exit(1)

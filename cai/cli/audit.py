@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.common import Json, print_json
+from cai.cli.common import Json, print_json, tell
 
 if TYPE_CHECKING:
     from cai.audit.findings import Ledger
@@ -115,7 +115,7 @@ def _audit(
 
         print_audit(f"audit of {source}", lines(figures), found, examples, Console())
     for line in failed:
-        typer.echo(f"failed   {line}", err=True)
+        tell(f"failed   {line}", err=True)
     if failed:
         raise typer.Exit(1)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cai.cli.common import Config, Json, Set, print_json
+from cai.cli.common import Config, Json, Set, print_json, tell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,7 +40,7 @@ def benchmark(
         names,
         model or [],
         context.args,
-        lambda line: typer.echo(line, err=True),
+        lambda line: tell(line, err=True),
     )
     if as_json:
         print_json({name: one.model_dump(mode="json") for name, one in found.items()})

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cai.cli.completion import complete_config, complete_run
+from cai.printable import escaped, one_line, printable_lines
 
 DEMO = "flows/configs/embedded.yaml"  # in a checkout: the config of the demo, on the embedded model
 
@@ -57,14 +58,20 @@ def run_flow(
     os.execv(sys.executable, arguments)
 
 
+def tell(text: str, err: bool = False) -> None:
+    """Text for people, on stdout or stderr; whatever it quotes, it cannot steer a terminal."""
+    typer.echo(printable_lines(text), err=err)
+
+
 def print_json(value: object) -> None:
-    """One JSON value on stdout; lone surrogates are replaced."""
+    """One JSON value on stdout; what could steer a terminal is escaped, and lone surrogates are replaced."""
     import json
 
-    typer.echo(json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace").decode())
+    text = json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace").decode()
+    typer.echo(escaped(text))
 
 
 def raise_user(message: str) -> NoReturn:
     """Stop with exit status 2 and one line."""
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {one_line(message)}", err=True)
     raise typer.Exit(2)

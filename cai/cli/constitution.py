@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cai.cli.common import Json, print_json
+from cai.cli.common import Json, print_json, tell
 from cai.cli.lint import File, lint, show
 from cai.cli.tryout import test, try_
 from cai.errors import ConfigError
@@ -96,7 +96,7 @@ def _tell(
     if as_json:
         print_json({"output": str(output), "format": format, "counts": counts, "left_out": left_out})
         return
-    typer.echo(f"{head} (format {format})")
-    typer.echo("  " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    tell(f"{head} (format {format})")
+    tell("  " + ", ".join(f"{count} {what}" for what, count in counts.items()))
     for what, count in left_out.items():
-        typer.echo(f"  left out: {count} × {what}")
+        tell(f"  left out: {count} × {what}")

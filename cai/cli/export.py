@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from cai.cli.common import Json, Run, print_json
+from cai.cli.common import Json, Run, print_json, tell
 from cai.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def export(
     if as_json:
         print_json({"folder": str(folder), **found.model_dump(mode="json"), "pushed": url})
     elif url is not None:
-        typer.echo(f"pushed  {url}")
+        tell(f"pushed  {url}")
 
 
 def _format(name: str) -> FormatName:
@@ -82,8 +82,8 @@ def _print(folder: Path, found: Exported) -> None:
     from cai.printable import printable
 
     splits = ", ".join(f"{split} {count:,}" for split, count in found.rows.items() if count)
-    typer.echo(printable(f"{found.format}  {folder}  ({splits} rows of {found.read:,} in {found.part})"))
+    tell(printable(f"{found.format}  {folder}  ({splits} rows of {found.read:,} in {found.part})"))
     for reason, count in found.left_out.items():
-        typer.echo(f"left out  {reason} {count:,}")
+        tell(f"left out  {reason} {count:,}")
     if found.eval_share and not found.rows["eval"]:
-        typer.echo("no eval split: too few prompts for one of this share")
+        tell("no eval split: too few prompts for one of this share")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cai.cli.common import raise_user
+from cai.cli.common import raise_user, tell
 
 Provider = Literal["vllm", "openai", "anthropic", "embedded"]
 WHO = {"policy": "answers the prompts", "judge": "labels the pairs"}
@@ -56,12 +56,12 @@ def init(
         endpoint=endpoint, prompts=prompts, constitution=constitution, train=train,
     )  # fmt: skip
     config = write_starter(path, wanted, force)
-    typer.echo(f"wrote {path}: {', '.join(f'{name} {model.model}' for name, model in config.models.items())}")
-    typer.echo(f"constitution {config.constitution}, prompts {config.prompts[0].path}")
+    tell(f"wrote {path}: {', '.join(f'{name} {model.model}' for name, model in config.models.items())}")
+    tell(f"constitution {config.constitution}, prompts {config.prompts[0].path}")
     missing = {KEY_ENV[one] for one in chosen.values() if one in KEY_ENV and not os.environ.get(KEY_ENV[one])}
     for env in sorted(missing):
-        typer.echo(f"set the environment variable {env} to your key first")
-    typer.echo(f"next: cai doctor {path}, cai plan {path}, cai run {path}")
+        tell(f"set the environment variable {env} to your key first")
+    tell(f"next: cai doctor {path}, cai plan {path}, cai run {path}")
 
 
 def _ask(role: str) -> Provider:

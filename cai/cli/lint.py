@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cai.cli.common import Json, print_json
+from cai.cli.common import Json, print_json, tell
 from cai.errors import ConfigError
 
 # what cannot be read is a finding like any other, and not the option parser's business
@@ -49,7 +49,7 @@ def lint(
         print_json({"findings": [finding._asdict() for finding in findings], **told})
     else:
         for line in [fixed_line(one, format) for one in fixed] + [finding_line(f, format) for f in findings]:
-            typer.echo(line)
+            tell(line)
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(2)
     if strict and findings:

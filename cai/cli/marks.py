@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cai.cli.common import Json, Run, print_json
+from cai.cli.common import Json, Run, print_json, tell
 from cai.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,10 +47,8 @@ def plan(
         print_json(made.model_dump(mode="json"))
         return
     sure = "whatever it is" if expected == 0.5 else f"if it is about {expected:g}"
-    typer.echo(
-        f"{made.size:,} of {made.rows:,} {of} rows tell the judge's accuracy to ±{margin:g} points, {sure}"
-    )
-    typer.echo(f"mark them in: cai view {run}")
+    tell(f"{made.size:,} of {made.rows:,} {of} rows tell the judge's accuracy to ±{margin:g} points, {sure}")
+    tell(f"mark them in: cai view {run}")
 
 
 @app.command("list")
@@ -122,9 +120,9 @@ def export(
         if found.judge
         else "without verdicts; --judge NAME adds a judge's"
     )
-    typer.echo(f"{out}: {told['pairs']:,} pairs, {told['gold']:,} of them with a gold, {verdicts}")
+    tell(f"{out}: {told['pairs']:,} pairs, {told['gold']:,} of them with a gold, {verdicts}")
     if found.stale:
-        typer.echo(f"{found.stale:,} marked rows are left out: the run has other texts by now", err=True)
+        tell(f"{found.stale:,} marked rows are left out: the run has other texts by now", err=True)
 
 
 def _marks(run: Path, author: str | None) -> tuple[list[Mark], int]:

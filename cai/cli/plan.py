@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.common import Config, Json, Set, print_json
+from cai.cli.common import Config, Json, Set, print_json, tell
 from cai.cli.completion import complete_run
 from cai.errors import ConfigError
 
@@ -119,7 +119,7 @@ def diff(old: Old, new: New, run: RunFolder = None, as_json: Json = False) -> No
     _print_changes(changes)
     if found and run:
         if compare(_version(run), before):
-            typer.echo(f"{run} was made with another version than {old}; this is what {new} means for it:")
+            tell(f"{run} was made with another version than {old}; this is what {new} means for it:")
         _print_plan(found, as_json=False)
 
 

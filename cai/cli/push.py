@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cai.cli.common import Json, Run, print_json, raise_user
+from cai.cli.common import Json, Run, print_json, raise_user, tell
 
 
 def push(
@@ -27,6 +27,6 @@ def push(
     if as_json:
         print_json(pushed._asdict())
         return
-    typer.echo(
+    tell(
         f"pushed {model} to {pushed.url} ({'private' if pushed.private else 'public'}); revision {pushed.commit}"
     )

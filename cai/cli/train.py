@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cai.cli.common import Config, NoPrefect, Set, start
+from cai.cli.common import Config, NoPrefect, Set, start, tell
 
 if TYPE_CHECKING:
     from cai.conduct.dry_run import Outcome
@@ -31,10 +31,10 @@ def train(
     from cai.config_file import load_config
 
     outcomes = []
-    for outcome in tried(load_config(config, overrides or []), typer.echo):
-        typer.echo(_line(outcome))
+    for outcome in tried(load_config(config, overrides or []), tell):
+        tell(_line(outcome))
         outcomes.append(outcome)
-    typer.echo(
+    tell(
         "not looked at: the dataset's rows (checked before a training's first step), memory and speed of the real model"
     )
     if any(outcome.problem for outcome in outcomes):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cai.cli.common import DEMO, Json, Set, print_json
+from cai.cli.common import DEMO, Json, Set, print_json, tell
 from cai.errors import CaiError, ConfigError, ConstitutionError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def try_(
     try:
         asyncio.run(_try_on_saves(scratch, wanted, as_json))
     except KeyboardInterrupt:
-        typer.echo("", err=True)
+        typer.echo(err=True)
 
 
 def test(
@@ -146,7 +146,7 @@ async def _try_on_saves(config: RunConfig, wanted: Wanted, as_json: bool) -> Non
         try:
             await _show_or_tell(config, wanted, models, as_json)
             await warm
-            typer.echo(f"watching {wanted.file}; Ctrl-C ends", err=True)
+            tell(f"watching {wanted.file}; Ctrl-C ends", err=True)
             async for _ in saves(wanted.file, seen):
                 await _show_or_tell(config, wanted, models, as_json)
         finally:
@@ -161,9 +161,9 @@ async def _show_or_tell(config: RunConfig, wanted: Wanted, models: Models, as_js
     except ConstitutionError as error:
         errors = [finding for finding in lint(wanted.file) if finding.severity == "error"]
         for line in [*map(str, errors)] or [str(error)]:
-            typer.echo(f"error: {line}", err=True)
+            tell(f"error: {line}", err=True)
     except CaiError as error:
-        typer.echo(f"error: {error}", err=True)
+        tell(f"error: {error}", err=True)
 
 
 async def _show(config: RunConfig, wanted: Wanted, models: Models, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from cai.config import RunConfig
 from cai.config_file import load_config
 from cai.errors import CaiError, ConfigError
 from cai.evaluate.require import Condition, check, lines_of, read_conditions
+from cai.printable import one_line
 from cai.process import loading
 from cai.report.status import run_status
 from cai.report.summary import print_status
@@ -69,8 +70,8 @@ def told(
     `name`: of what is run, `pipeline`, `train` …; `options`: what else the command to go on with has to say.
     """
     command = COMMANDS.get(name, f"python -m flows {name}").split()
-    again = shlex.join(
-        [*command, file, *options, *(word for value in overrides for word in ("--set", value))]
+    again = one_line(
+        shlex.join([*command, file, *options, *(word for value in overrides for word in ("--set", value))])
     )
     config = None
     with stoppable():
