@@ -34,7 +34,7 @@ from cai.models.chat_format import (
     said_text,
     tokens_of,
 )
-from cai.models.check import KEY_ENV, api_key, check_sampling, require_served
+from cai.models.check import KEY_ENV, Answering, Say, api_key, check_sampling, require_served, silent
 from cai.models.circuit import circuit_of
 from cai.models.connections import clean
 from cai.models.cost import cost
@@ -61,7 +61,7 @@ FINISH: dict[str, FinishReason] = {
 class AnthropicModel:
     """A chat model behind Anthropic's messages API."""
 
-    def __init__(self, config: ModelConfig, endpoint: str | None) -> None:
+    def __init__(self, config: ModelConfig, endpoint: str | None, say: Say = silent) -> None:
         key = api_key(config)
         self._config = config
         self._client = AsyncAnthropic(
@@ -87,7 +87,9 @@ class AnthropicModel:
             pacer=partial(pacer_of, config, self._endpoint),
             circuit=partial(circuit_of, config, self._endpoint),
             canary=self._attempt,
+            say=say,
         )
+        self._answering = Answering(config.model, say)
         self._prefixes = SharedPrefixes()
         self._turns = NOTHING if urlsplit(self._endpoint).hostname == HOSTED else turn_tokens(config)
 
@@ -123,7 +125,9 @@ class AnthropicModel:
         except APIConnectionError as error:
             raise connection_failure(error) from error
         self._policy.pacer.heed(raw.headers, sent)
-        return read_message(raw.content, self._config)
+        completion = read_message(raw.content, self._config)
+        self._answering.heard(completion.model)
+        return completion
 
     async def probe(self) -> None:
         """List the models: a free call. Raises ProviderError: unreachable, auth or not_found."""

@@ -4,15 +4,40 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from cai.config import ModelConfig, RunConfig
 from cai.errors import ConfigError, ProviderError
 from cai.models.base import ChatModel
+from cai.models.cost import SNAPSHOT
 
+Say = Callable[[str], None]
 KEY_ENV = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 NAMES_SHOWN = 8
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+class Answering:
+    """Says it where another model answers than the one that was asked: once for each, and of few.
+
+    A dated snapshot of the asked one is the same model. What answered stands with every reply in the journal.
+    """
+
+    def __init__(self, model: str, say: Say) -> None:
+        self._model, self._say = model, say
+        self._heard = {model}
+
+    def heard(self, name: str) -> None:
+        """A reply of the model that calls itself `name`."""
+        if name in self._heard or len(self._heard) > NAMES_SHOWN:
+            return
+        self._heard.add(name)
+        if SNAPSHOT.sub("", name) != self._model:
+            self._say(f"{self._model} was asked, but a model that calls itself {name[:200]!r} has answered")
 
 
 def key_env(config: ModelConfig) -> str | None:

@@ -34,7 +34,8 @@ class Circuit:
     """Counts failures of one endpoint, and makes calls wait while it is `open`.
 
     `patience_s`: how long an endpoint that does not answer is waited for. `well`: the last attempt that counts has
-    succeeded, so a further success need not be told. `reached`: somebody has listened there before.
+    succeeded, so a further success need not be told. `reached`: somebody has listened there before. `failures`: in a
+    row, of those that count.
     """
 
     def __init__(self, patience_s: float) -> None:
@@ -42,7 +43,7 @@ class Circuit:
         self.well = False
         self.reached = False
         self._patience_s = patience_s
-        self._failures = 0
+        self.failures = 0
         self._enough = FAILURES
         self._calls: set[int] = set()
         self._since = 0.0
@@ -53,25 +54,27 @@ class Circuit:
     def succeeded(self) -> None:
         """An attempt succeeded; need only be told while not `well`."""
         self.well = self.reached = True
-        self._failures, self._enough = 0, FAILURES
+        self.failures, self._enough = 0, FAILURES
         self._calls.clear()
         if self._asking is not None:
             self._asking.cancel()
         self._end(lambda turn: turn.set_result(False))
 
-    def failed(self, call: int, failure: AttemptFailed) -> None:
-        """An attempt of the call with this number failed; opens the circuit where that is enough."""
+    def failed(self, call: int, failure: AttemptFailed) -> bool:
+        """An attempt of the call with this number failed; returns whether that has opened the circuit."""
         self.well = False
         if not self._counts(failure):
-            return
-        if not self._failures:
+            return False
+        if not self.failures:
             self._since = asyncio.get_running_loop().time()
-        self._failures += 1
+        self.failures += 1
         self._last = failure
         if len(self._calls) < CALLS:
             self._calls.add(call)
         several = len(self._calls) >= CALLS or failure.why == "refused"
-        self.open = self.open or (several and self._failures >= self._enough)
+        opens = not self.open and several and self.failures >= self._enough
+        self.open |= opens
+        return opens
 
     async def wait(self, probe: Probe) -> bool:
         """Wait until the endpoint answers; returns whether it had been out, and not only some calls' rows at fault.
@@ -120,18 +123,18 @@ class Circuit:
             if self._too_long(self._last) or loop.time() >= ends:
                 self._fail(self._broken(loop.time() - self._since, tried))
                 return
-        self._enough, self._failures = 2 * self._enough, 0
+        self._enough, self.failures = 2 * self._enough, 0
         self._calls.clear()
         self._end(lambda turn: turn.set_result(tried > 0))
 
     def _broken(self, seconds: float, tried: int) -> AttemptFailed:
-        tried += self._failures
+        tried += self.failures
         said = f"{tried} attempts in a row have failed within {seconds:.0f} s; the last one: {self._last}"
         return AttemptFailed("broken", said)
 
     def _fail(self, error: Exception) -> None:
         """All calls that wait fail; those that come later begin anew."""
-        self._failures, self._enough = 0, FAILURES
+        self.failures, self._enough = 0, FAILURES
         self._calls.clear()
         self._end(lambda turn: turn.set_exception(error))
 

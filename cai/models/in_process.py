@@ -28,6 +28,7 @@ from typing import Any
 
 from cai.config import ManagedConfig, ModelConfig
 from cai.errors import ConfigError, ProviderError, ServerError
+from cai.models.check import Say, silent
 from cai.models.engine import IN_USE, died, engine_environment, engine_flags, last_words, too_slow
 from cai.models.failures import AttemptFailed, http_failure
 from cai.models.hosting import environment, kept, log_to, output_to
@@ -50,13 +51,13 @@ _engines: dict[str, Engine] = {}
 class InProcessModel(VllmModel):
     """A chat model on an engine of this process."""
 
-    def __init__(self, config: ModelConfig, endpoint: str) -> None:
+    def __init__(self, config: ModelConfig, endpoint: str, say: Say = silent) -> None:
         if endpoint not in _engines:
             raise ConfigError(
                 f"{config.model}: its engine runs in another process; an engine with in_process: true answers "
                 "only the process that started it"
             )
-        super().__init__(config, endpoint, "")
+        super().__init__(config, endpoint, "", say)
         self._engine = _engines[endpoint]
 
     async def send(self, method: str, path: str, payload: bytes | None = None) -> bytes:

@@ -22,7 +22,7 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHt
 from cai.config import ModelConfig
 from cai.models.base import Completion, Request, require_logprobs
 from cai.models.chat_format import chat_body, read_chat
-from cai.models.check import KEY_ENV, api_key, require_served
+from cai.models.check import KEY_ENV, Answering, Say, api_key, require_served, silent
 from cai.models.circuit import circuit_of
 from cai.models.connections import clean
 from cai.models.failures import connection_failure, http_failure
@@ -37,7 +37,7 @@ HOSTED = "api.openai.com"
 class OpenAIModel:
     """A chat model behind OpenAI's chat-completions API."""
 
-    def __init__(self, config: ModelConfig, endpoint: str | None) -> None:
+    def __init__(self, config: ModelConfig, endpoint: str | None, say: Say = silent) -> None:
         key = api_key(config)
         self._config = config
         self._client = AsyncOpenAI(
@@ -66,7 +66,9 @@ class OpenAIModel:
             pacer=partial(pacer_of, config, self._endpoint),
             circuit=partial(circuit_of, config, self._endpoint),
             canary=self._attempt,
+            say=say,
         )
+        self._answering = Answering(config.model, say)
 
     @property
     def identity(self) -> str:
@@ -102,7 +104,9 @@ class OpenAIModel:
         except APIConnectionError as error:
             raise connection_failure(error) from error
         self._policy.pacer.heed(raw.headers, sent)
-        return read_chat(raw.content, request, self._config.model, self._config.price)
+        completion = read_chat(raw.content, request, self._config.model, self._config.price)
+        self._answering.heard(completion.model)
+        return completion
 
     async def probe(self) -> None:
         """List the served models: a free call. Raises ProviderError: unreachable, auth or not_found."""

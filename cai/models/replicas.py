@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from cai.config import ModelConfig
 from cai.models.base import attempts
+from cai.models.check import Say, silent
 from cai.models.failures import PASSING, AttemptFailed
 from cai.models.vllm import VllmModel
 
@@ -39,8 +40,8 @@ class _Replica:
 class ReplicatedModel(VllmModel):
     """A chat model behind several vLLM servers. `key`: the one for all of them, "" for none."""
 
-    def __init__(self, config: ModelConfig, endpoints: Sequence[str], key: str) -> None:
-        super().__init__(config, ", ".join(endpoints), key)
+    def __init__(self, config: ModelConfig, endpoints: Sequence[str], key: str, say: Say = silent) -> None:
+        super().__init__(config, ", ".join(endpoints), key, say)
         self._replicas = [_Replica(VllmModel(config, endpoint, key)) for endpoint in endpoints]
         self._last: AttemptFailed | None = None
 

@@ -27,6 +27,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from cai.errors import ProviderError, ProviderErrorKind
 from cai.models.base import Attempts, Completion, Request, attempts
+from cai.models.check import silent
 from cai.models.circuit import Circuit
 from cai.models.deadlines import Deadlines
 from cai.models.failures import KINDS, PASSING, AttemptFailed, Why
@@ -65,6 +66,7 @@ class RetryPolicy:
     appear in a message, `key_env` the variable to name instead. `pacer`: gives the pacer that all clients of
     the model share in the running event loop, and `circuit` their circuit. `canary`: makes one attempt at a
     request, with which an endpoint in trouble is asked whether it is back; None: it is not waited for.
+    `say`: takes a line when the waiting begins.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class RetryPolicy:
         pacer: Callable[[], Pacer] = unpaced,
         circuit: Callable[[], Circuit] | None = None,
         canary: Callable[[Request], Awaitable[object]] | None = None,
+        say: Callable[[str], None] = silent,
     ) -> None:
         self._name = f"{model} at {endpoint}"
         self._timeout_s = timeout_s
@@ -90,6 +93,7 @@ class RetryPolicy:
         self._circuit_of_loop = circuit or partial(Circuit, deadline_s)
         self._circuit: Circuit | None = None
         self._canary = canary
+        self._say = say
         self._deadlines = Deadlines()
 
     @property
@@ -161,8 +165,12 @@ class RetryPolicy:
         call.spent += failure.why != "rate_limit"
         if told is not None:
             told.failed(failure.why)
-        if self._canary is not None:
-            self.circuit.failed(id(call), failure)
+        if self._canary is not None and self.circuit.failed(id(call), failure):
+            wait = f"calls wait until it answers, for {self._deadline_s:g} s at most"
+            self._say(
+                f"{self._name}: {self.circuit.failures} attempts in a row have failed, the last one: "
+                f"{self._told(failure)}; {wait}"
+            )
 
     async def _outage(self, call: _Call) -> float:
         """Wait until the endpoint answers again, and return that time; what a call has used up is given back."""
@@ -232,10 +240,12 @@ class RetryPolicy:
 
     def _error(self, failure: AttemptFailed, call: _Call) -> ProviderError:
         kind, fix = self._verdict(failure, call)
+        return ProviderError(kind, f"{self._name}: {self._told(failure)}; {fix}")
+
+    def _told(self, failure: AttemptFailed) -> str:
+        """A failure in few words of one line, without the key."""
         detail = " ".join(str(failure).split())
-        if self._key:
-            detail = detail.replace(self._key, "***")
-        return ProviderError(kind, f"{self._name}: {detail[:DETAIL_CHARS]}; {fix}")
+        return (detail.replace(self._key, "***") if self._key else detail)[:DETAIL_CHARS]
 
     def _verdict(self, failure: AttemptFailed, call: _Call) -> tuple[ProviderErrorKind, str]:
         tried = f"tried {call.attempts} times" if call.attempts != 1 else "tried once"

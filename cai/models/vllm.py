@@ -23,7 +23,7 @@ from cai.config import ModelConfig
 from cai.errors import ProviderError
 from cai.models.base import Completion, Request, require_logprobs
 from cai.models.chat_format import TOP_LOGPROBS, ChoiceOf, Json, chat_body, decode, read_chat
-from cai.models.check import require_served
+from cai.models.check import Answering, Say, require_served, silent
 from cai.models.circuit import circuit_of
 from cai.models.connections import CleanConnector
 from cai.models.failures import AttemptFailed, connection_failure, http_failure
@@ -39,7 +39,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class VllmModel:
     """A chat model behind a vLLM server. `key`: "" where the server asks for none."""
 
-    def __init__(self, config: ModelConfig, endpoint: str, key: str) -> None:
+    def __init__(self, config: ModelConfig, endpoint: str, key: str, say: Say = silent) -> None:
         self._config = config
         self.endpoint = endpoint
         self._root = endpoint.rstrip("/").removesuffix("/v1")
@@ -58,7 +58,9 @@ class VllmModel:
             pacer=partial(pacer_of, config, self._root),
             circuit=partial(circuit_of, config, self._root),
             canary=self._attempt,
+            say=say,
         )
+        self._answering = Answering(self._served, say)
 
     @property
     def identity(self) -> str:
@@ -96,7 +98,9 @@ class VllmModel:
 
     async def _once(self, payload: bytes, request: Request, choice_of: ChoiceOf | None) -> Completion:
         raw = await self.send("POST", "/v1/chat/completions", payload)
-        return read_chat(raw, request, self._served, self._config.price, choice_of)
+        completion = read_chat(raw, request, self._served, self._config.price, choice_of)
+        self._answering.heard(completion.model)
+        return completion
 
     async def _tokens(self, choices: tuple[str, ...]) -> dict[str, str] | None:
         """The choice that each answer token means; None where some choice is not one token of its own."""
