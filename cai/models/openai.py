@@ -85,8 +85,9 @@ class OpenAIModel:
         require_logprobs(self._config, request.method)
         if self.states(request):
             return read_json(await self.complete(as_json(request)), request)
-        payload = self._payload(request)
-        return await self._policy.call(lambda: self._once(payload, request), request)
+        sent = self._turns.sent(request)
+        payload = self._payload(sent.request)
+        return sent.answered(await self._policy.call(lambda: self._once(payload, request), request))
 
     def _payload(self, request: Request) -> bytes:
         return orjson.dumps(chat_body(request, self._config.model, self._limit_field))
