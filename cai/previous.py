@@ -16,9 +16,10 @@ from cai.config import RunConfig
 from cai.constitution import Constitution
 from cai.constitution.diff import Change, compare
 from cai.errors import StoreError
+from cai.given import read_given
 from cai.pipeline import digest, rows_file, shards_of
 from cai.prompts import load_templates
-from cai.report.status import read_json
+from cai.report.status import read_json, whole_json
 from cai.store import decode, explain, guard, link_or_copy, sync_folder
 
 STAGES = ("revise", "judge", "sft-judge", "pairs")
@@ -33,7 +34,7 @@ def keep_previous(config: RunConfig, constitution: Constitution) -> None:
     Only for whoever holds the run, and before anything in it changes. Raises StoreError.
     """
     root = config.root
-    if (read_json(root / "summary.json") or {}).get("state") != "finished":
+    if (whole_json(root / "summary.json") or {}).get("state") != "finished":
         return
     try:
         old, held = stored_constitution(root), RunConfig.model_validate(read_json(root / "config.json"))
@@ -70,7 +71,7 @@ def stored_constitution(root: Path) -> Constitution:
     path = root / "constitution.json"
     with guard(path):
         try:
-            return decode(path.read_bytes(), Constitution)
+            return decode(read_given(path), Constitution)
         except ValueError as error:
             raise StoreError(f"{path}: not a constitution of this version ({explain(error)})") from error
 

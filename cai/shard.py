@@ -6,12 +6,15 @@ the bytes it names, the shard is done, and nothing about it is read, asked or wr
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
 from cai.errors import StoreError
+from cai.given import read_given
 from cai.rows import Row
 from cai.store import Published, decode, explain, file_sha256, guard, write_json
 
@@ -78,21 +81,33 @@ def shard_paths(root: Path, stage: str, shard: int) -> ShardPaths:
 
 def write_manifest(manifest: Path, report: ShardReport) -> None:
     """Publish the report. File names in it are relative, so that a run's folder can be moved."""
-    names = {"rows": report.rows.path.name, "dropped": report.dropped.path.name}
-    write_json(manifest, _with_paths(report, Path(names["rows"]), Path(names["dropped"])))
+    stored = _with_paths(report, Path(report.rows.path.name), Path(report.dropped.path.name)).model_dump(
+        mode="json"
+    )
+    write_json(manifest, {**stored, "check": _check(stored)})
 
 
 def read_manifest(manifest: Path) -> ShardReport | None:
     """The report of a shard as its run left it; None where no run has finished. Raises StoreError."""
     with guard(manifest):
         try:
-            report = decode(manifest.read_bytes(), ShardReport)
+            stored = json.loads(read_given(manifest))
+            check = stored.pop("check", None) if isinstance(stored, dict) else None
+            if check not in (None, _check(stored)):  # manifests of before there was any have none
+                raise ValueError("its checksum does not match")
+            report = decode(json.dumps(stored), ShardReport)
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise StoreError(f"{manifest}: not a manifest of this version ({explain(error)})") from error
     folder = manifest.parent
     return _with_paths(report, folder / report.rows.path, folder / report.dropped.path)
+
+
+def _check(stored: Any) -> str:
+    """Digest of a manifest's values: a damaged number in it must not be believed."""
+    body = json.dumps(stored, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(body.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def finished(paths: ShardPaths, inputs_digest: str) -> ShardReport | None:

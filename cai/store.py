@@ -27,6 +27,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from cai.errors import StoreError
+from cai.given import open_given
 from cai.lock import lives
 from cai.printable import one_line
 from cai.rows import Row
@@ -208,7 +209,7 @@ def write_bytes(path: Path, data: bytes) -> Published:
 
 def read_rows(path: Path, model: type[Model]) -> Iterator[Model]:
     """Stream the rows of a file. Raises StoreError naming `file:line` at the first line that is none."""
-    with guard(path), path.open("rb") as file:
+    with guard(path), open_given(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 row = decode(line, model)

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from cai.config import RunConfig
 from cai.errors import StoreError
+from cai.given import read_given
 from cai.intervals import rate
 from cai.rows import Demonstration, Drop, Pair, Prompt, Row
 from cai.shard import shard_paths
@@ -86,7 +87,7 @@ def read_reached(config: RunConfig) -> Reached | None:
     path = config.root / FILE
     with guard(path):
         try:
-            return decode(path.read_bytes(), Reached)
+            return decode(read_given(path), Reached)
         except ValueError as error:
             raise StoreError(
                 f"{path}: not the end of a dataset ({explain(error)}); run the config again"

@@ -29,6 +29,7 @@ from cai.config import RunConfig
 from cai.constitution import Constitution
 from cai.errors import StoreError
 from cai.export.dataset import part_file, parts_of, row_of
+from cai.given import read_given
 from cai.pipeline import rows_file
 from cai.report.status import read_json
 from cai.rows import Demonstration, Pair, Prompt, Row, Stepwise
@@ -88,7 +89,7 @@ def read_changes(version: Path) -> Changes:
     path = version / "changes.json"
     with guard(path):
         try:
-            return decode(path.read_bytes(), Changes)
+            return decode(read_given(path), Changes)
         except ValueError as error:
             raise StoreError(f"{path}: not the changes of a version of this release") from error
 
@@ -175,7 +176,7 @@ def _link_latest(folder: Path, name: str) -> None:
 def _stand(folder: Path) -> Stand:
     path = folder / "constitution.json"
     with guard(path):
-        found = decode(path.read_bytes(), Constitution)
+        found = decode(read_given(path), Constitution)
     return Stand(name=found.name, version=found.version, digest=found.digest)
 
 

@@ -13,6 +13,7 @@ import orjson
 
 from cai.config import SourceConfig
 from cai.errors import ConfigError
+from cai.given import open_given, read_given
 from cai.records import SUFFIXES, BadRecord, check_source, read_records
 from cai.sources import ID_COLUMNS
 
@@ -81,11 +82,11 @@ def _array(file: Path) -> Iterator[tuple[int, dict[str, Any] | BadRecord]] | Non
     """The rows of a file that is one JSON array; None for any other."""
     if file.suffix.lower() != ".json":
         return None
-    with file.open("rb") as stream:
+    with open_given(file) as stream:
         if not stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
             return None
     try:
-        rows = orjson.loads(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        rows = orjson.loads(read_given(file).removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError as error:
         raise ConfigError(f"{file}: not JSON ({error}); mend it") from error
     return (

@@ -23,6 +23,7 @@ from cai.cli.common import (
     NoPrefect,
     Run,
     Set,
+    of_a_run,
     print_json,
     raise_user,
     run_flow,
@@ -104,6 +105,7 @@ def evaluate(
 
 
 @app.command()
+@of_a_run
 def status(
     run: Run,
     as_json: Json = False,
@@ -133,6 +135,7 @@ def status(
 
 
 @app.command()
+@of_a_run
 def report(run: Run) -> None:
     """Write the report page of a run again."""
     from cai.config_file import validate_config

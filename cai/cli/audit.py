@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.common import Json, print_json, tell
+from cai.cli.common import Json, of_a_run, print_json, tell
 
 if TYPE_CHECKING:
     from cai.audit.findings import Ledger
@@ -35,6 +35,7 @@ Examples = Annotated[int, typer.Option(min=0, help="Rows of each check that the 
 
 
 @app.command()
+@of_a_run
 def revisions(
     source: Source, as_json: Json = False, fail_on: FailOn = None, out: Out = None, examples: Examples = 3
 ) -> None:
@@ -45,6 +46,7 @@ def revisions(
 
 
 @app.command()
+@of_a_run
 def refusals(
     source: Source, as_json: Json = False, fail_on: FailOn = None, out: Out = None, examples: Examples = 3
 ) -> None:
@@ -55,6 +57,7 @@ def refusals(
 
 
 @app.command()
+@of_a_run
 def dataset(
     source: Source,
     eval_files: Annotated[

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, ParamSpec
 
 import typer
 
 from cai.cli.completion import complete_config, complete_run
-from cai.printable import escaped, one_line, printable_lines
+from cai.errors import StoreError
+from cai.printable import escaped, one_line, printable_lines, shortened
+
+P = ParamSpec("P")
+UNFIT = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
 DEMO = "flows/configs/embedded.yaml"  # in a checkout: the config of the demo, on the embedded model
 
@@ -69,6 +74,29 @@ def print_json(value: object) -> None:
 
     text = json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace").decode()
     typer.echo(escaped(text))
+
+
+def of_a_run(command: Callable[P, None]) -> Callable[P, None]:
+    """A command that reads a run's folder, which anyone may have made: what does not fit together is one line.
+
+    Files that are damaged are told by whatever reads them. This is for those that hold something else than a run of
+    this version leaves, of which there are too many kinds to ask for each.
+    """
+
+    @functools.wraps(command)
+    def run(*arguments: P.args, **options: P.kwargs) -> None:
+        try:
+            command(*arguments, **options)
+        except Exception as error:
+            if not isinstance(error, UNFIT) and not type(error).__module__.startswith("jinja2"):
+                raise
+            folder = next((value for value in options.values() if isinstance(value, Path)), "the run")
+            raise StoreError(
+                f"{folder}: holds something else than a run of this version leaves "
+                f"({type(error).__name__}: {shortened(str(error), 200)}); run its config again"
+            ) from error
+
+    return run
 
 
 def raise_user(message: str) -> NoReturn:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from cai.cli.common import Json, Run, print_json, tell
+from cai.cli.common import Json, Run, of_a_run, print_json, tell
 from cai.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ FORMATS = (
 )  # fmt: skip
 
 
+@of_a_run
 def export(
     run: Run,
     format: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cai.cli.common import Json, Run, print_json, tell
+from cai.cli.common import Json, Run, of_a_run, print_json, tell
 from cai.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ Author = Annotated[str | None, typer.Option(metavar="NAME", help="Marks of this 
 
 
 @app.command()
+@of_a_run
 def plan(
     run: Run,
     margin: Annotated[
@@ -52,6 +53,7 @@ def plan(
 
 
 @app.command("list")
+@of_a_run
 def list_(run: Run, author: Author = None, as_json: Json = False) -> None:
     """The marks that count: the last one of each author on each row."""
     marks, damaged = _marks(run, author)
@@ -66,6 +68,7 @@ def list_(run: Run, author: Author = None, as_json: Json = False) -> None:
 
 
 @app.command()
+@of_a_run
 def accuracy(run: Run, author: Author = None, as_json: Json = False) -> None:
     """How often the judge is right, by the marks of the planned audit, with exact 95 % intervals."""
     from cai.marks.figures import audit_figures
@@ -87,6 +90,7 @@ def accuracy(run: Run, author: Author = None, as_json: Json = False) -> None:
 
 
 @app.command()
+@of_a_run
 def export(
     run: Run,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the labelled pairs go (JSONL).")],

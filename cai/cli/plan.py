@@ -10,6 +10,7 @@ import typer
 from cai.cli.common import Config, Json, Set, print_json, tell
 from cai.cli.completion import complete_run
 from cai.errors import ConfigError
+from cai.given import read_given
 
 if TYPE_CHECKING:
     from cai.config import RunConfig
@@ -133,7 +134,7 @@ def _version(path: Path) -> Constitution:
         return load_constitution(path)
     stored = path / "constitution.json"
     try:
-        return Constitution.model_validate_json(stored.read_bytes())
+        return Constitution.model_validate_json(read_given(stored))
     except (OSError, ValidationError) as error:
         raise ConfigError(
             f"{path}: not a run (no readable constitution.json); give outputs/<name>"

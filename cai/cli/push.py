@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from cai.cli.common import Json, Run, print_json, raise_user, tell
+from cai.cli.common import Json, Run, of_a_run, print_json, raise_user, tell
 
 
+@of_a_run
 def push(
     run: Run,
     model: Annotated[str, typer.Option(metavar="NAME", help="Which of its models: sft, dpo, reward …")],

@@ -14,6 +14,7 @@ from cai.calibration import judge_identity
 from cai.config import RunConfig
 from cai.constitution import Constitution
 from cai.errors import CaiError, ConfigError, StoreError
+from cai.given import read_given
 from cai.judges import qualify_stage
 from cai.marks.mark import Mark, pair_digest, said_of
 from cai.marks.sample import places_of, read_place
@@ -63,7 +64,7 @@ def run_constitution(run: Path) -> Constitution:
     """The constitution that a run was made with. Raises StoreError where it cannot be read."""
     path = run / "constitution.json"
     with guard(path):
-        data = path.read_bytes()
+        data = read_given(path)
     try:
         return decode(data, Constitution)
     except ValueError as error:

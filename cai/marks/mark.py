@@ -19,6 +19,7 @@ from pydantic import StringConstraints
 
 from cai.constitution.principle import content_digest
 from cai.errors import ConfigError
+from cai.given import open_given
 from cai.judge.cases import Gold
 from cai.rows import Judgment, Row
 from cai.store import decode, encode, guard
@@ -151,7 +152,7 @@ def _read(path: Path, size: int, changed_ns: int) -> Marks:
     """The marks of a file as it is now; a page that shows many rows asks for them many times."""
     latest: dict[tuple[str, str, str], Mark] = {}
     damaged = 0
-    with path.open("rb") as file:
+    with open_given(path) as file:
         for line in file:
             try:
                 mark = decode(line, Mark)

@@ -12,6 +12,7 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from cai.errors import ConfigError
+from cai.given import read_given
 from cai.marks.bounds import sample_size
 from cai.marks.mark import Answer, Key, Time, now
 from cai.marks.sample import Drawn, Of, Place, draw_rows, lot, population
@@ -81,7 +82,7 @@ def read_audit(run: Path) -> Audit | None:
     with guard(path):
         if not path.exists():
             return None
-        data = path.read_bytes()
+        data = read_given(path)
     try:
         plan = decode(data, AuditPlan)
     except ValueError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cai.errors import StoreError
+from cai.given import open_given
 from cai.judges import joint_stage
 from cai.marks.mark import Key
 from cai.rows import Judgment, JudgmentState
@@ -67,7 +68,7 @@ def scan(run: Path) -> Iterator[Place]:
     """Every judged row of a run. Raises StoreError naming `file:line` at a line that is none."""
     for stage, path in judged_files(run):
         offset = 0
-        with guard(path), path.open("rb") as file:
+        with guard(path), open_given(path) as file:
             for number, line in enumerate(file, 1):
                 try:
                     yield _place(stage, path, offset, line)
@@ -88,7 +89,7 @@ def _place(stage: str, path: Path, offset: int, line: bytes) -> Place:
 
 def read_place(place: Place) -> Judgment:
     """The row at a place. Raises StoreError where the file has changed since."""
-    with guard(place.path), place.path.open("rb") as file:
+    with guard(place.path), open_given(place.path) as file:
         file.seek(place.offset)
         line = file.readline()
     try:

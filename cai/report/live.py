@@ -15,6 +15,7 @@ from pathlib import Path
 import orjson
 from pydantic import ValidationError
 
+from cai.given import read_given
 from cai.lock import Holder, holder
 from cai.progress import Progress
 from cai.rows import Row
@@ -145,7 +146,7 @@ def read_live(root: Path) -> Live | None:
     if found is None:
         return None
     try:
-        live = Live.model_validate_json((root / FILE).read_bytes())
+        live = Live.model_validate_json(read_given(root / FILE))
     except (OSError, ValidationError):  # between two stages, or written by another version
         return None
     return live if (live.pid, live.host) == found else None

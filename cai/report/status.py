@@ -10,7 +10,8 @@ from typing import Any, Literal
 import orjson
 
 from cai.config.training import KINDS, POLICIES, models_of
-from cai.errors import ConfigError
+from cai.errors import ConfigError, StoreError
+from cai.given import read_given
 from cai.judges import labelled_file, member_stages, qualify_stage
 from cai.models.metrics import read_engines
 from cai.report.judges import Judges, JudgeUse, judges_of
@@ -21,6 +22,7 @@ from cai.shard import ShardReport, read_manifest
 from cai.spending import read_spent
 from cai.stages.combine import ROW_CAUSES
 from cai.stepwise import PART, STEPS, states_of
+from cai.store import guard
 
 JUDGED = ("judge", "sft-judge")
 
@@ -98,7 +100,7 @@ def judges_used(root: Path, judge: Mapping[str, Any], stage: str) -> Judges | No
     """
     members = members_of(judge)
     done = [report.shard for report in shard_reports(root, stage)]
-    counts = [read_json(labelled_file(root, stage, shard)) for shard in done]
+    counts = [whole_json(labelled_file(root, stage, shard)) for shard in done]
     if members is None or not done:
         return None
     kind, names = members
@@ -129,8 +131,24 @@ def _rounds(config: Mapping[str, Any]) -> int:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file of the run, or None where it is not there (yet)."""
-    return orjson.loads(path.read_bytes()) if path.is_file() else None
+    """A JSON file of the run, or None where it is not there (yet). Raises StoreError where it is damaged."""
+    if not path.is_file():
+        return None
+    with guard(path):
+        try:
+            return orjson.loads(read_given(path))
+        except ValueError as error:
+            raise StoreError(
+                f"{path}: damaged ({error}); running the config again makes it again, and what is whole stays"
+            ) from error
+
+
+def whole_json(path: Path) -> Any:
+    """`read_json` for what is made again where it is missing: None also where it is damaged."""
+    try:
+        return read_json(path)
+    except StoreError:
+        return None
 
 
 def run_status(root: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from cai.config import RunConfig
 from cai.config_file import validate_config
 from cai.constitution import Constitution, load_constitution
 from cai.errors import ConfigError
+from cai.given import read_given
 from cai.preflight import check_inputs
 from cai.report.status import read_json
 from cai.store import decode, explain
@@ -98,7 +99,7 @@ def _old_version(
         return last, "the version tried before" if last is not None else None
     path = wanted.run / "constitution.json"
     try:
-        return decode(path.read_bytes(), Constitution), f"the version of {wanted.run}"
+        return decode(read_given(path), Constitution), f"the version of {wanted.run}"
     except OSError as error:
         raise ConfigError(
             f"--run {wanted.run}: {path.name} {error.strerror}; give --against a file"

@@ -16,6 +16,7 @@ from cai.config import RunConfig
 from cai.constitution import Constitution, Use, draw
 from cai.constitution.principle import content_digest
 from cai.errors import ConfigError
+from cai.given import open_given
 from cai.rows import Message, Prompt, Reply, Revision, Row
 from cai.sources import read_prompts
 from cai.store import decode, guard, read_rows
@@ -82,7 +83,7 @@ def run_prompt(run: Path, prompt_id: str) -> Drawn:
         json.dumps(prompt_id, ensure_ascii=plain).encode("utf-8", "replace") for plain in (False, True)
     ]
     for path in sorted((run / "generate").glob("rows-*.jsonl")):
-        with guard(path), path.open("rb") as file:
+        with guard(path), open_given(path) as file:
             lines = [line for line in file if any(name in line for name in written)]
         replies = [reply for reply in (decode(line, Reply) for line in lines) if reply.prompt.id == prompt_id]
         if replies and replies[0].sample == 0:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cai.errors import StoreError
+from cai.given import open_given
 from cai.store import guard
 from cai.view.index_rows import ENTRIES, Entry, Table, columns, parse, table_of
 
@@ -95,7 +96,7 @@ def _groups(piece: Piece) -> Iterator[list[tuple[Entry, int, int]]]:
     make = ENTRIES[piece.table]
     group: list[tuple[Entry, int, int]] = []
     at = chars = 0
-    with guard(piece.source), piece.source.open("rb") as file:
+    with guard(piece.source), open_given(piece.source) as file:
         for number, line in enumerate(file, 1):
             try:
                 for entry in make(parse(line)):

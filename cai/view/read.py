@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cai.errors import StoreError
+from cai.given import open_given
 from cai.rows import Demonstration, Drop, Judgment, Pair, Prompt, Reply, Revision, Row
 from cai.store import decode, explain, guard
 from cai.view.index import Index
@@ -32,7 +33,7 @@ MODELS: Mapping[Table, type[Row]] = {
 def read_row(index: Index, table: Table, found: Found) -> Row:
     """The whole row. Raises Stale where the run has published its file again in the meantime."""
     path = source_of(index, table, found)
-    with guard(path), path.open("rb") as file:
+    with guard(path), open_given(path) as file:
         file.seek(found.start)
         line = file.read(found.size)
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from markupsafe import Markup
 
+from cai.given import open_given
 from cai.report.plots import PALETTE, to_html
 from cai.train.findings import gigabytes
 
@@ -53,7 +54,7 @@ def read_log(path: Path) -> dict[int, dict[str, float]]:
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
-    with path.open("rb") as file:
+    with open_given(path) as file:
         for line in file:
             try:
                 record = orjson.loads(line)
