@@ -16,7 +16,7 @@ from cai.constitution import Constitution, load_constitution
 from cai.errors import ConfigError
 from cai.lock import held, held_folder
 from cai.previous import keep_previous, templates_digest
-from cai.report.status import read_json
+from cai.report.status import whole_json
 from cai.store import guard, remove_abandoned, write_json
 
 # what changes a run with its version, as far as it is installed
@@ -84,7 +84,7 @@ def start_run(config: RunConfig) -> Iterator[None]:
             ):
                 (config.root / name).unlink(missing_ok=True)
         else:  # the budget may be another one
-            stored = read_json(config.root / "config.json")
+            stored = whole_json(config.root / "config.json")
             write_json(
                 config.root / "config.json", stored | config.model_dump(mode="json", include={"budget"})
             )
@@ -93,7 +93,7 @@ def start_run(config: RunConfig) -> Iterator[None]:
 
 def _is_finished(config: RunConfig, constitution: Constitution) -> bool:
     """True where this very config and constitution have been run to their end here."""
-    stored = [read_json(config.root / name) for name in ("config.json", "constitution.json", "summary.json")]
+    stored = [whole_json(config.root / name) for name in ("config.json", "constitution.json", "summary.json")]
     state = (stored[2] or {}).get("state")
     if state != "finished" or not stored[0]:
         return False

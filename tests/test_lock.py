@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from cai import lock as lock_module
 from cai.errors import ConfigError, StoreError
 from cai.lock import held, held_folder, lock, unlock
 from cai.runfolder import hold_run
@@ -47,7 +47,8 @@ def test_a_lock_file_that_is_replaced_while_it_is_taken_is_taken_again(
 ) -> None:
     """A lock on a file without a name keeps nobody out."""
     path = tmp_path / "run.lock"
-    flock, tries = lock_module.fcntl.flock, []
+    flock = fcntl.flock
+    tries: list[int] = []
 
     def slow(descriptor: int, how: int) -> None:
         if not tries:
@@ -56,7 +57,7 @@ def test_a_lock_file_that_is_replaced_while_it_is_taken_is_taken_again(
         flock(descriptor, how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lock_module.fcntl, "flock", slow)
+        patch.setattr(fcntl, "flock", slow)
         descriptor = lock(path, "it")
     assert len(tries) == 2 and os.path.samestat(os.fstat(descriptor), path.stat())
     with pytest.raises(StoreError, match="in use"):
@@ -92,7 +93,7 @@ def test_a_file_system_that_locks_no_folders_is_taken_as_it_is(
     def refused(descriptor: int, how: int) -> None:
         raise OSError(9, "Bad file descriptor")
 
-    monkeypatch.setattr(lock_module.fcntl, "flock", refused)
+    monkeypatch.setattr(fcntl, "flock", refused)
     with held_folder(tmp_path, "it"):
         pass
 

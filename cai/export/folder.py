@@ -27,7 +27,7 @@ from cai.export.formats import FORMATS, Format
 from cai.export.held import DatasetRow, Talk, is_unicode, talk_of
 from cai.export.loading import files_beside
 from cai.export.record import RECORD, Choice, Exported, Split
-from cai.report.status import read_json, run_status
+from cai.report.status import read_json, run_status, whole_json
 from cai.rows import Pair
 from cai.seen import Seen
 from cai.store import file_sha256, guard, read_rows, sync_folder, write_bytes, write_json, write_text
@@ -158,7 +158,7 @@ def _put(building: Path, out: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         sync_folder(building)
-        if read_json(out / RECORD) == read_json(building / RECORD) and out.is_dir() and _whole(out):
+        if whole_json(out / RECORD) == read_json(building / RECORD) and out.is_dir() and _whole(out):
             return
         old = building.with_suffix(".old")
         if out.is_dir():

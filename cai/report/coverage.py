@@ -24,7 +24,7 @@ from cai.report.coverage_tally import (
     verified,
 )
 from cai.report.filter_rows import Interval
-from cai.report.status import judged_stages, read_json, shard_reports
+from cai.report.status import judged_stages, shard_reports, whole_json
 from cai.rows import Judgment, Revision, Verdict
 from cai.store import write_json
 
@@ -44,8 +44,8 @@ def write_coverage(config: RunConfig) -> dict[str, Any]:
     sizes = [config.critic.rounds, config.judge.principles, config.judge.kind, config.judge.judges]
     inputs = digest(FORMAT, shas, rules, sizes, constitution.model_dump(mode="json"))
     path = config.root / "coverage.json"
-    known: dict[str, Any] | None = read_json(path)
-    if known is not None and known["inputs"] == inputs:
+    known: dict[str, Any] | None = whole_json(path)
+    if known is not None and known.get("inputs") == inputs:
         return known
     found = coverage_of(config, constitution, _count(config, constitution, done), inputs)
     write_json(path, found)

@@ -13,7 +13,7 @@ from cai.pipeline import Model, digest, rows_file
 from cai.previous import LINK, STAGES, config_changes, effective, stored_constitution
 from cai.report.edit_rows import Edit, Example, Judgments, Pairs, Revisions, Stand
 from cai.report.edit_tally import compare_judgments, compare_pairs, compare_revisions
-from cai.report.status import JUDGED, read_json, shard_reports
+from cai.report.status import JUDGED, read_json, shard_reports, whole_json
 from cai.rows import Judgment, Pair, Revision
 from cai.store import read_rows, write_json
 
@@ -36,8 +36,8 @@ def write_edit(config: RunConfig) -> dict[str, Any] | None:
     present = {stage: [r.rows.sha256 for r in shard_reports(config.root, stage)] for stage in STAGES}
     differs = config_changes(config)
     inputs = digest(FORMAT, previous.readlink().name, differs, new.model_dump(mode="json"), present)
-    known: dict[str, Any] | None = read_json(path)
-    if known is not None and known["inputs"] == inputs:
+    known: dict[str, Any] | None = whole_json(path)
+    if known is not None and known.get("inputs") == inputs:
         return known
     found = _compare(config, previous, old, new, differs).model_copy(update={"inputs": inputs})
     write_json(path, found)

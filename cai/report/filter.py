@@ -14,7 +14,7 @@ from cai.judges import thresholds
 from cai.pipeline import digest, read_stage
 from cai.report.filter_rows import Filter, Value
 from cai.report.shift import summarise
-from cai.report.status import read_json, shard_reports
+from cai.report.status import shard_reports, whole_json
 from cai.report.tally import tally
 from cai.rounds import plays_itself
 from cai.rows import Judgment
@@ -45,8 +45,8 @@ def write_filter(config: RunConfig) -> dict[str, Any]:
     threshold = in_force.pop() if len(in_force) == 1 else None
     only_samples = config.recipe == "direct" and "revision" not in config.pairs.sources
     inputs = digest(FORMAT, stage, rows, threshold, only_samples)
-    done: dict[str, Any] | None = read_json(path)
-    if done is not None and done["inputs"] == inputs:
+    done: dict[str, Any] | None = whole_json(path)
+    if done is not None and done.get("inputs") == inputs:
         return done
     judgments = read_stage(config, stage, Judgment)
     if only_samples:  # judged revisions are then for the demonstrations alone
