@@ -19,7 +19,7 @@ from typing import Generic
 from cai.accounting import RowsIn, check_shard
 from cai.budget import Spending
 from cai.calls import Ask, Asked, Calls, ask_parsed
-from cai.errors import BudgetError, CaiError, ConfigError, ProviderError
+from cai.errors import BudgetError, CaiError, ConfigError, ProviderError, StoreError
 from cai.journal import Journal
 from cai.models.base import ChatModel
 from cai.process import in_thread, rare_collections
@@ -115,7 +115,7 @@ class _Work(Generic[In]):
         except BaseExceptionGroup as errors:
             cause = self.calls.stopped or errors.exceptions[0]
             self.calls.stopped = self.calls.stopped or CaiError(f"{self.stage}: stopped by another row")
-            await self.calls.drain(None if isinstance(cause, BudgetError) else GRACE_S)
+            await self.calls.drain(_grace(cause))
             if isinstance(cause, ProviderError | BudgetError):
                 raise self._resumable(cause) from cause
             raise cause from cause.__cause__
@@ -123,7 +123,8 @@ class _Work(Generic[In]):
             self.calls.stopped = CaiError(f"{self.stage}: interrupted")
             await self.calls.drain(0)
             raise
-        self.report_progress(force=True)
+        finally:
+            self.report_progress(force=True)
 
     def report_progress(self, force: bool = False) -> None:
         """Tell the listener how far the shard is, at most every PROGRESS_INTERVAL_S unless forced."""
@@ -195,6 +196,13 @@ class _Work(Generic[In]):
         )
 
 
+def _grace(cause: BaseException) -> float | None:
+    """How many seconds calls in flight get when a shard stops: none where their replies could not be kept."""
+    if isinstance(cause, BudgetError):
+        return None
+    return 0.0 if isinstance(cause, StoreError) else GRACE_S
+
+
 @contextlib.contextmanager
 def _writers(paths: ShardPaths) -> Iterator[tuple[RowsWriter, RowsWriter]]:
     """Writers of the two row files, discarded unless published. The caller holds the shard's lock."""
@@ -223,6 +231,7 @@ def _report(inputs_digest: str, work: _Work[In], corrupt_lines: int) -> ShardRep
         prompt_tokens=tally.prompt_tokens,
         completion_tokens=tally.completion_tokens,
         cached_tokens=tally.cached_tokens,
+        defused=tally.defused,
         cost=tally.cost,
         cost_made=tally.cost_made,
         corrupt_lines=corrupt_lines,
