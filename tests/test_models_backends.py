@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
+import orjson
 import pytest
 
 from cai.config import ModelConfig, PriceConfig
@@ -20,7 +21,7 @@ from cai.errors import ConfigError, ProviderError, ProviderErrorKind
 from cai.models import check_model, check_sampling, open_model, probe, retry
 from cai.models.base import ChatModel, Request
 from cai.rows import Message
-from tests.wire import Answer, Fault, Wire, asked_choices, verdict_fields, wire_server
+from tests.wire import Answer, Fault, Spoilt, Wire, asked_choices, verdict_fields, wire_server
 
 pytestmark = pytest.mark.anyio
 KEY = "sk-very-secret"
@@ -305,8 +306,18 @@ async def test_schemas_are_sent(backend: Backend) -> None:
         Fault(status=503, headers={"Retry-After": "0"}),
         Fault(status=529),
         Fault("reset"),
+        Fault("cut"),
+        Fault("unended"),
         Fault("truncated"),
         Fault("html"),
+        Fault("gzip"),
+        Fault(status=204),
+        Fault(spoil=lambda reply: orjson.dumps(reply).replace(b"reply", b"re\xffly")),
+        Fault(spoil=lambda reply: orjson.dumps(reply) * 2),
+        Fault(spoil=lambda reply: {"error": {"message": "the upstream is down", "code": 502}}),
+        Fault(spoil=lambda reply: reply | {"usage": {"prompt_tokens": -5, "output_tokens": -5}}),
+        Fault(spoil=lambda reply: reply | {"usage": {"prompt_tokens": "12", "output_tokens": "12"}}),
+        Fault(spoil=lambda reply: reply | {"usage": [12]}),
     ],
 )
 async def test_a_passing_fault_costs_one_more_call(backend: Backend, fault: Fault) -> None:
@@ -318,14 +329,125 @@ async def test_a_passing_fault_costs_one_more_call(backend: Backend, fault: Faul
 
 
 @every_backend
-async def test_a_hanging_server(backend: Backend) -> None:
-    """A call without a reply is cut after timeout_s and made again."""
+@pytest.mark.parametrize("kind", ["hang", "headers", "drip"])
+async def test_a_hanging_server(backend: Backend, kind: Spoilt) -> None:
+    """A call whose reply is not whole after timeout_s is cut off and made again."""
     async with (
-        wire_server(faults=[Fault("hang")]) as server,
-        opened(backend, server, timeout_s=0.2) as model,
+        wire_server(faults=[Fault(kind)]) as server,
+        opened(backend, server, timeout_s=0.3) as model,
     ):
         await model.complete(ask())
     assert server.calls == 2
+
+
+@every_backend
+async def test_a_reply_that_comes_twice_is_not_the_next_one_s(backend: Backend) -> None:
+    """What has come over a connection that nobody waited on answers nobody."""
+    async with wire_server(faults=[Fault("again")]) as server, opened(backend, server) as model:
+        one = await model.complete(ask("one"))
+        await asyncio.sleep(0.2)
+        other = await model.complete(ask("another"))
+    assert one.text != other.text and server.calls == 2
+
+
+@every_backend
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_not_followed(backend: Backend, status: int) -> None:
+    """The key and the prompt go to nobody but the endpoint of the config; the message names both places."""
+    async with wire_server() as elsewhere:
+        moved = Fault(status=status, headers={"Location": f"{elsewhere.url}/v1/chat/completions"})
+        async with wire_server(faults=lambda n: moved) as server, opened(backend, server) as model:
+            with pytest.raises(ProviderError, match=f"redirects to {elsewhere.url}") as caught:
+                await model.complete(ask())
+    assert caught.value.fatal and (server.calls, elsewhere.calls) == (1, 0)
+
+
+@every_backend
+async def test_another_model_that_answers_is_named(backend: Backend) -> None:
+    """In the completion, and once in a line; a dated snapshot of the asked one is no other."""
+    said: list[str] = []
+    names = ["toy-2025-01-31", "toy-20250131", "changeling", "changeling", "toy"]
+    faults = [Fault(spoil=lambda reply, name=name: reply | {"model": name}) for name in names]  # type: ignore[misc]
+    faults.append(Fault(spoil=lambda reply: reply | {"model": 7}))
+    async with wire_server(faults=faults) as server:
+        model = open_model("toy", config(backend, server), say=said.append)
+        answered = [(await model.complete(ask(str(n)))).model for n in range(6)]
+        await model.close()
+    assert answered == [*names, "toy"]
+    assert said == ["toy was asked, but a model that calls itself 'changeling' has answered"]
+
+
+@pytest.mark.parametrize("backend", ["vllm", "openai"])
+@pytest.mark.parametrize("value", [None, "-0.5", 5.0, 1e6, True, {}, []])
+async def test_a_logprob_that_is_none(backend: Backend, value: Any) -> None:
+    """Such a reply is asked for again, never read as some probability."""
+
+    def spoil(reply: dict[str, Any]) -> dict[str, Any]:
+        reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"][0]["logprob"] = value
+        return reply
+
+    async with wire_server(faults=[Fault(spoil=spoil)]) as server, opened(backend, server) as model:
+        done = await model.complete(ask(choices=("A", "B")))
+    assert done.choice_probs is not None and server.calls == 2
+
+
+@pytest.mark.parametrize("backend", ["vllm", "openai"])
+@pytest.mark.parametrize("value", [None, {}, {"content": None}, {"content": []}])
+async def test_without_logprobs_there_is_no_score(backend: Backend, value: Any) -> None:
+    """A choice whose logprobs are missing is an answer, and unscored."""
+
+    def spoil(reply: dict[str, Any]) -> dict[str, Any]:
+        reply["choices"][0]["logprobs"] = value
+        return reply
+
+    async with wire_server(faults=[Fault(spoil=spoil)]) as server, opened(backend, server) as model:
+        done = await model.complete(ask(choices=("A", "B")))
+    assert done.choice_probs is None and done.text in ("A", "B") and server.calls == 1
+
+
+@every_backend
+async def test_what_comes_beside_a_reply_adds_nothing(backend: Backend) -> None:
+    """More choices than were asked for, and blocks that are no text; cached tokens never make a cost negative."""
+    text = {"type": "thinking", "thinking": "hm"}
+
+    def spoil(reply: dict[str, Any]) -> dict[str, Any]:
+        if backend == "anthropic":
+            return reply | {"content": [text, *reply["content"]]}
+        usage = reply["usage"] | {"prompt_tokens_details": {"cached_tokens": 10**6}}
+        return reply | {"choices": [*reply["choices"], *reply["choices"]], "usage": usage}
+
+    price = PriceConfig(input=1.0, output=10.0, cached_input=0.5)
+    async with (
+        wire_server(faults=[Fault(spoil=spoil)]) as server,
+        opened(backend, server, price=price) as model,
+    ):
+        odd, plain = await model.complete(ask()), await model.complete(ask())
+    assert odd.text == plain.text and server.calls == 2
+    assert odd.cost is not None and odd.cost > 0
+
+
+@every_backend
+@pytest.mark.parametrize("change", [{"content": 7}, {"content": [{"type": "text", "text": 7}]}])
+async def test_a_text_that_is_none(backend: Backend, change: dict[str, Any]) -> None:
+    """It is no reply, and asked for again."""
+
+    def spoil(reply: dict[str, Any]) -> dict[str, Any]:
+        if backend == "anthropic":
+            return reply | change
+        return reply | {"choices": [{"message": change, "finish_reason": "stop"}]}
+
+    async with wire_server(faults=[Fault(spoil=spoil)]) as server, opened(backend, server) as model:
+        done = await model.complete(ask())
+    assert done.text.startswith("reply") and server.calls == 2
+
+
+@every_backend
+async def test_a_large_reply(backend: Backend) -> None:
+    """Eight megabytes arrive as they are."""
+    large = "x" * 8_000_000
+    async with wire_server(reply=lambda body: large) as server, opened(backend, server) as model:
+        done = await model.complete(ask())
+    assert done.text == large and server.calls == 1
 
 
 @every_backend

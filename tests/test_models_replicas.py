@@ -54,7 +54,7 @@ async def test_the_load_is_balanced_and_bounded() -> None:
     assert abs(one.calls - two.calls) < 60
 
 
-@pytest.mark.parametrize("fault", [Fault(status=500), Fault(kind="reset")])
+@pytest.mark.parametrize("fault", [Fault(status=500), Fault(kind="reset"), Fault(kind="html")])
 async def test_a_failing_server_leaves_and_returns(fault: Fault) -> None:
     """Its calls move on at once; it gets no call while it is out, and gets them again when it has recovered."""
     broken = True

@@ -84,6 +84,16 @@ async def test_a_429_spends_no_attempt() -> None:
     assert len(times) == 20 + retry.ATTEMPTS
 
 
+async def test_429s_for_ever_are_asked_ever_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that always says to come back at once is not asked without end."""
+    monkeypatch.setattr(retry, "CAP_S", 0.5)
+    monkeypatch.setattr(retry, "SOON_S", 0.001)
+    once, times = failing([], AttemptFailed("rate_limit", "slow down", 0.0))
+    with pytest.raises(ProviderError):
+        await policy(deadline_s=1.5).call(once)
+    assert retry.ATTEMPTS < len(times) < 3 * retry.ATTEMPTS
+
+
 async def test_429s_end_at_the_deadline() -> None:
     """A server that only ever says 429 costs no more than the deadline."""
     once, times = failing([], AttemptFailed("rate_limit", "slow down", 0.05))
@@ -201,4 +211,12 @@ def test_retry_after_formats() -> None:
     assert retry_after({"retry-after": email.utils.formatdate(time.time() - 100, usegmt=True)}) == 0
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({"retry-after": "nan"}) is None
+    assert retry_after({"retry-after-ms": "nan", "retry-after": "3"}) == 3
+    assert retry_after({"retry-after": "-5"}) == 0
+    assert retry_after({"retry-after": "1e9"}) is None
+    assert retry_after({"retry-after": "inf"}) is None
+    assert retry_after({"retry-after": "Wed, 99 Oct 20155 07:28:00 GMT"}) is None
+    now, later = "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:28:30"
+    assert retry_after({"retry-after": later, "date": now}) == 30  # by the server's clock, and no zone is GMT
+    assert retry_after({"retry-after": now}) == 0
     assert retry_after({}) is None

@@ -234,8 +234,14 @@ async def _one(kinds: Sequence[Kind], folder: Path, seed: str, times: int, backe
 
 
 def _added(one: Result, two: Result) -> Result:
-    sums = [a + b for a, b in zip(one[1:7], two[1:7], strict=True)]
-    return Result(one.fault, *sums, [*one.recover_s, *two.recover_s], one.recovery)
+    return two._replace(
+        injected=one.injected + two.injected,
+        rows=one.rows + two.rows,
+        lost=one.lost + two.lost,
+        doubled=one.doubled + two.doubled,
+        repeated=one.repeated + two.repeated,
+        recover_s=[*one.recover_s, *two.recover_s],
+    )
 
 
 async def outage(folder: Path, seed: int, times: int) -> Result:
@@ -265,6 +271,7 @@ async def outage(folder: Path, seed: int, times: int) -> Result:
             if run.done():
                 break
             await asyncio.sleep(GONE_S)
+        assert run is not None
         await run
     gone = len(parts) - 1
     repeated = max(0, sum(part.calls for part in parts) - calls)
