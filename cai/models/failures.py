@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 
 from cai.errors import ProviderErrorKind
+from cai.masked import masked
 
 Passing = Literal["rate_limit", "transient", "refused", "malformed"]
 Final = Literal["auth", "not_found", "bad_request", "context_length", "broken"]
@@ -51,7 +52,7 @@ class AttemptFailed(Exception):
     def __init__(
         self, why: Why, detail: str, retry_after: float | None = None, *, congested: bool = False
     ) -> None:
-        super().__init__(detail)
+        super().__init__(masked(detail))
         self.why = why
         self.retry_after = retry_after
         self.congested = congested or why == "rate_limit"

@@ -136,7 +136,7 @@ async def check_refused(api: str, deployment: dict[str, Any]) -> None:
 def serving(
     config: Path, environment: dict[str, str], log: Path
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`cai deploy --serve` without any server; yields the process and the URL, with the login, of the API that it started.
+    """`cai deploy --serve` without any server; yields the process and the URL, with the login, of its API.
 
     It hears Ctrl-C also where these tests run in the background.
     """
