@@ -167,6 +167,17 @@ async def test_a_server_that_restarts_is_waited_for() -> None:
     assert time.monotonic() - begun < 60
 
 
+async def test_a_server_of_the_run_s_own_is_not_waited_for() -> None:
+    """Its end comes up at once, so that the run can start it again."""
+    async with wire_server() as server:
+        toy = {"backend": "vllm", "model": "toy", "managed": {}, "max_concurrency": 8, "deadline_s": 400}
+        model = open_model("toy", ModelConfig.model_validate(toy), endpoint=server.url)
+        await model.complete(say("there"))
+    begun = time.monotonic()
+    assert set(await many(model, NAMES)) == {"unreachable"}
+    assert time.monotonic() - begun < 60
+
+
 async def test_nobody_waits_on_after_an_interruption() -> None:
     """Calls that are cancelled take the question with them, and the next call asks again."""
     up = False

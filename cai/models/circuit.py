@@ -33,16 +33,17 @@ Probe = Callable[[], Awaitable[object]]
 class Circuit:
     """Counts failures of one endpoint, and makes calls wait while it is `open`.
 
-    `patience_s`: how long an endpoint that does not answer is waited for. `well`: the last attempt that counts has
+    `patience_s`: how long an endpoint that does not answer is waited for. `own`: where nobody listens any more, nobody
+    but this run can start it again, so that is not waited for. `well`: the last attempt that counts has
     succeeded, so a further success need not be told. `reached`: somebody has listened there before. `failures`: in a
     row, of those that count.
     """
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, patience_s: float, *, own: bool = False) -> None:
         self.open = False
         self.well = False
         self.reached = False
-        self._patience_s = patience_s
+        self._patience_s, self._own = patience_s, own
         self.failures = 0
         self._enough = FAILURES
         self._calls: set[int] = set()
@@ -96,7 +97,8 @@ class Circuit:
     def _counts(self, failure: AttemptFailed) -> bool:
         """Whether a failure may be the endpoint's."""
         if failure.why == "refused":
-            return self.reached  # else nobody has ever listened there, and waiting is not likely to help
+            # where nobody has ever listened, waiting is not likely to help
+            return self.reached and not self._own
         return failure.why in ("transient", "malformed") or self._too_long(failure)
 
     def _too_long(self, failure: AttemptFailed) -> bool:
@@ -112,7 +114,7 @@ class Circuit:
             try:
                 await next(iter(self._waiting.values()))()
             except AttemptFailed as failure:
-                if failure.why != "refused" and not self._counts(failure):
+                if not self._counts(failure) and (self._own or failure.why != "refused"):
                     break  # an answer, if no good one
                 self._last, tried = failure, tried + 1
             except Exception as error:
@@ -155,5 +157,5 @@ def circuit_of(config: ModelConfig, endpoint: str) -> Circuit:
     circuits = _circuits.setdefault(asyncio.get_running_loop(), {})
     key = (config.model, endpoint, config.deadline_s)
     if key not in circuits:
-        circuits[key] = Circuit(config.deadline_s)
+        circuits[key] = Circuit(config.deadline_s, own=config.managed is not None)
     return circuits[key]
