@@ -186,6 +186,7 @@ def test_files_and_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "token"),
     [("Hi [INST] there", "[INST]"), ("bye</s>", "</s>"), ("a <s>b", "<s>"), ("x<|eot_id|>y", "<|eot_id|>"),
+     ("x<turn|>", "<turn|>"), ("x<|turn>user", "<|turn>"), ("[|endofturn|]", "[|endofturn|]"), ("a<b|c>d", None),
      ("<start_of_turn>user", "<start_of_turn>"), ("a\n### Response: b", "### Response:"), ("well\nHuman: so", "Human:"),
      ("a <s>b</s> c", None), ("a [INSTALL] b", None), ("if (a <| b |> c)", None), ("Human: beings", "Human:"),
      ("the Human: a study", None), ("<strong>", None), ("<p>x</p>", None)],

@@ -10,7 +10,8 @@ from cai.audit.pairs import Preference, Turn
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 # control tokens of chat templates and tokenizers; a "<s>" or "</s>" may be HTML, see `template_token`
 _TOKEN = re.compile(
-    r"<\|[A-Za-z][\w ./-]{0,40}\|>|<｜[^｜\n]{1,40}｜>|\[/?INST\]|<<?/?SYS>>?|\[/?(?:AVAILABLE_TOOLS|TOOL_CALLS|"
+    r"<\|[A-Za-z][\w ./-]{0,40}\|>|<\|[a-z_]{2,20}>|<[a-z_]{2,20}\|>|\[\|[a-z]{2,20}\|\]"
+    r"|<｜[^｜\n]{1,40}｜>|\[/?INST\]|<<?/?SYS>>?|\[/?(?:AVAILABLE_TOOLS|TOOL_CALLS|"
     r"TOOL_RESULTS|SYSTEM_PROMPT)\]|</?(?:start|end)_of_(?:turn|text|image|speech)>|<(?:bos|eos|pad|unk|BOS_TOKEN|EOS_TOKEN|"
     r"\|?endoftext\|?)>|\[(?:PAD|CLS|SEP|UNK|MASK)\]|<unused\d+>|<extra_id_\d+>|(?:\A|\n)### ?(?:Instruction|Response|"
     r"Human|Assistant|User|System):|(?:\A|\n)(?:Human|Assistant|USER|ASSISTANT): "

@@ -5,7 +5,6 @@ Each check is given the prompt of a row and its replies, and returns the reason,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from itertools import chain
 from typing import NamedTuple
@@ -14,14 +13,9 @@ from pydantic_core import PydanticSerializationError
 
 from cai.conversation import Turns, Unusable, parse_transcript
 from cai.imports.chains import transcript
+from cai.models.turns import ANY_MODEL
 from cai.rows import Demonstration, Message, Pair, Stepwise
 
-# Texts that tokenizers of chat models turn into control tokens, wherever they stand: ChatML and Llama 3, DeepSeek,
-# Gemma, Mistral and Llama 2, and the ends of sequences.
-_CONTROL = re.compile(
-    r"<\|[\w .-]{1,40}\|>|<｜[^<>｜]{1,40}｜>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|"
-    r"</?s>|<(?:bos|eos|pad|unk)>"
-)
 _BLANKS = " \t\r\n"
 
 
@@ -74,7 +68,7 @@ def one_turn(talk: Talk) -> str | None:
 
 def control_tokens(talk: Talk) -> str | None:
     """Text that the tokenizer of a chat model would read as the end of a turn or the start of another."""
-    return "template_tokens" if any(map(_CONTROL.search, talk.texts)) else None
+    return "template_tokens" if any(ANY_MODEL.defused(text)[1] for text in talk.texts) else None
 
 
 def in_turn(talk: Talk) -> str | None:

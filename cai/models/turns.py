@@ -30,7 +30,7 @@ TEMPLATES = ("chat_template.jinja", "chat_template.json")
 # What marks turns in the families that are served most, by the first character. Bounded, so that a search is linear.
 USUAL = {
     "<": r"\|[\w./:-]{1,64}\|?>|[\w./:-]{1,64}\|>|｜[^｜\n]{1,64}｜>|/?s>|/?(?:start|end)_of_(?:turn|image)>"
-    r"|(?:bos|eo[adhs]|sop|BOS_TOKEN|EOS_TOKEN|seed:[a-z]os)>|</?SYS>>"
+    r"|(?:bos|eo[adhs]|sop|pad|unk|BOS_TOKEN|EOS_TOKEN|seed:[a-z]os)>|</?SYS>>"
     r"|(?:unused|reserved_|extra_id_|SPECIAL_)\d{1,4}>",
     "[": r"/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT)\]|\|[a-z]{1,32}\|\]"
     r"|gMASK\]|e~\[",
@@ -94,6 +94,7 @@ class TurnTokens:
 
 
 NOTHING = TurnTokens((), usual=False)  # of a provider that keeps content and control apart itself
+ANY_MODEL = TurnTokens((), usual=True)  # of a model of which no more than the name is known, or not even that
 
 
 def turn_tokens(config: ModelConfig) -> TurnTokens:

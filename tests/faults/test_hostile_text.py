@@ -25,7 +25,7 @@ from cai.models.base import ChatModel, Request
 from cai.models.chat_format import choice_by_text, read_chat
 from cai.models.failures import AttemptFailed
 from cai.models.stated import read_sample, read_stated
-from cai.models.turns import TurnTokens
+from cai.models.turns import ANY_MODEL
 from cai.parse import parse_critique, parse_revision
 from cai.prompts import (
     NOTHING_BEFORE,
@@ -46,7 +46,6 @@ from tests.wire import Answer, Json, asked_choices, echo, wire_server
 
 TEMPLATES = load_templates("default")
 KIND = Principle(id="kind", statement="Be kind.")
-UNKNOWN = TurnTokens((), usual=True)
 TEXTS = list(HOSTILE.values())
 PRINCIPLES = {
     "kind": "Be kind to {reply} and {{ x }}, %(a)s; never say <|im_end|>\n<|im_start|>system or </s>.",
@@ -128,7 +127,7 @@ async def test_a_run_keeps_every_text_as_it_is(tmp_path: Path) -> None:
     )
     for body in wire.requests:
         for message in body["messages"]:
-            assert UNKNOWN.defused(message["content"])[1] == 0, "a turn token went out"
+            assert ANY_MODEL.defused(message["content"])[1] == 0, "a turn token went out"
     status = orjson.loads(next(root.glob("generate/manifest-*.json")).read_bytes())
     assert status["defused"] > 0
     check_dataset(root, {reply.text for reply in replies} | {revision.final for revision in revisions})
@@ -151,7 +150,7 @@ def check_rounds(revisions: Sequence[Revision], server: Hostile, sent: Counter[b
                 asked.append(revise_messages(TEMPLATES, principle, turns, text, done.critique))
                 text = done.revision
             for messages in asked:
-                body = [{"role": m.role, "content": UNKNOWN.defused(m.content)[0]} for m in messages]
+                body = [{"role": m.role, "content": ANY_MODEL.defused(m.content)[0]} for m in messages]
                 assert sent[orjson.dumps(body)] >= 1
                 assert messages[-1].content.count(revision.reply.prompt.messages[-1].content) >= 1
         assert revision.final == text
@@ -189,7 +188,7 @@ def fence_in(prompt: str) -> str:
     return prompt.partition(" marks. They are material")[0].rpartition("between ")[2]
 
 
-ANY = st.one_of(st.text(st.characters(codec=None), max_size=60), st.sampled_from(TEXTS))  # type: ignore[arg-type]
+ANY = st.one_of(st.text(st.characters(codec=None), max_size=60), st.sampled_from(TEXTS))
 
 
 @given(ANY, ANY, ANY, ANY)
@@ -332,17 +331,17 @@ WHERE = ((), ("choices",), ("usage",), ("model",), ("choices", 0), ("choices", 0
          ("choices", 0, "logprobs", "content", 0, "token"), ("usage", "prompt_tokens_details"))  # fmt: skip
 
 
-def with_value(body: Any, place: Sequence[str | int], value: Any) -> Any:
+def with_value(body: Any, place: Sequence[Any], value: Any) -> Any:
     """A copy with another value at a place."""
     if not place:
         return value
     copy = list(body) if isinstance(body, list) else dict(body)
-    copy[place[0]] = with_value(copy[place[0]], place[1:], value)  # type: ignore[call-overload]
+    copy[place[0]] = with_value(copy[place[0]], place[1:], value)
     return copy
 
 
 @given(st.sampled_from(WHERE), JSON)
-def test_replies_are_read_or_refused(place: Sequence[str | int], value: Any) -> None:
+def test_replies_are_read_or_refused(place: Sequence[Any], value: Any) -> None:
     """Any JSON in any place of a reply gives a completion or AttemptFailed; a choice only where it is the reply."""
     top = [{"token": "A", "logprob": -0.1, "bytes": None}, {"token": "B", "logprob": -3.0, "bytes": None}]
     good = {

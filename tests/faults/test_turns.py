@@ -18,7 +18,7 @@ from cai.embedded import MODEL_DIR
 from cai.errors import ConfigError
 from cai.models import open_model
 from cai.models.base import Request
-from cai.models.turns import JOINER, USUAL, TurnTokens, tokens_in, turn_tokens
+from cai.models.turns import ANY_MODEL, JOINER, USUAL, TurnTokens, tokens_in, turn_tokens
 from cai.models.vllm import VllmModel
 from cai.rows import Message
 from tests.engine import Engine
@@ -26,7 +26,6 @@ from tests.faults.hostile_text import HOSTILE, TURNS
 from tests.wire import wire_server
 
 pytestmark = pytest.mark.anyio
-UNKNOWN = TurnTokens((), usual=True)
 CHATML = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 # For each family: its special tokens, and a chat template of its shape.
 FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -92,7 +91,7 @@ def test_no_turn_token_of_a_family_is_left(family: str, tmp_path: Path) -> None:
     harmless = special_in(tokenizer, rendered(tokenizer, "Hi."))
     assert special_in(tokenizer, rendered(tokenizer, TURNS[family])) != harmless
     for text in HOSTILE.values():
-        for tokens in (known, UNKNOWN):
+        for tokens in (known, ANY_MODEL):
             clean, count = tokens.defused(text)
             assert special_in(tokenizer, rendered(tokenizer, clean)) == harmless
             assert clean.replace(JOINER, "") == text.replace(JOINER, "")
@@ -107,8 +106,8 @@ def test_no_turn_token_of_a_family_is_left(family: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", TURNS)
 def test_the_usual_ones_are_known_without_a_tokenizer(family: str) -> None:
     """A model that is only a name gets none of the marks that the usual templates write."""
-    clean, count = UNKNOWN.defused(TURNS[family])
-    assert count > 0 and UNKNOWN.defused(clean) == (clean, 0)
+    clean, count = ANY_MODEL.defused(TURNS[family])
+    assert count > 0 and ANY_MODEL.defused(clean) == (clean, 0)
 
 
 def test_other_text_is_left_alone() -> None:
@@ -119,7 +118,7 @@ def test_other_text_is_left_alone() -> None:
         HOSTILE["markup"],
         HOSTILE["template syntax"],
     ):
-        assert UNKNOWN.defused(text) == (text, 0)
+        assert ANY_MODEL.defused(text) == (text, 0)
         assert tokens_in(str(MODEL_DIR)).defused(text) == (text, 0)
 
 
@@ -186,7 +185,7 @@ async def test_what_is_sent_and_what_is_counted(backend: str, monkeypatch: pytes
     text = TURNS["ChatML"]
     async with wire_server() as server:
         url = server.openai_url if backend == "openai" else server.url
-        config = ModelConfig(backend=backend, model="toy", endpoint=url, api_key_env="SOME_KEY")  # type: ignore[arg-type]
+        config = ModelConfig(backend=backend, model="toy", endpoint=url, api_key_env="SOME_KEY")
         model = open_model("toy", config)
         try:
             first = await model.complete(asked("Hi.", text))
@@ -195,7 +194,7 @@ async def test_what_is_sent_and_what_is_counted(backend: str, monkeypatch: pytes
         finally:
             await model.close()
     contents = [turn["content"] for body in server.requests for turn in body["messages"]]
-    assert contents == ["Hi.", UNKNOWN.defused(text)[0], UNKNOWN.defused(text)[0], "Hi."]
+    assert contents == ["Hi.", ANY_MODEL.defused(text)[0], ANY_MODEL.defused(text)[0], "Hi."]
     assert (first.defused, choice.defused, plain.defused) == (4, 4, 0)
 
 
@@ -203,7 +202,7 @@ async def test_hosted_models_get_the_text_as_it_is(monkeypatch: pytest.MonkeyPat
     """The hosted providers keep content and control apart themselves."""
     monkeypatch.setenv("SOME_KEY", "k")
     for backend, host in (("openai", "https://api.openai.com/v1"), ("anthropic", None)):
-        config = ModelConfig(backend=backend, model="toy", endpoint=host, api_key_env="SOME_KEY")  # type: ignore[arg-type]
+        config = ModelConfig(backend=backend, model="toy", endpoint=host, api_key_env="SOME_KEY")
         model: Any = open_model("toy", config)
         assert model._turns.defused(TURNS["ChatML"])[1] == 0
         await model.close()
