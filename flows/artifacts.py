@@ -3,7 +3,6 @@ what qualification, coverage, training and evaluation came to. All of it is read
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable
 from itertools import islice
@@ -16,7 +15,9 @@ from cai.config import RunConfig
 from cai.config.training import evaluated
 from cai.judges import joint_stage
 from cai.pipeline import read_stage
+from cai.printable import printable
 from cai.report.coverage_view import rows_of
+from cai.report.markdown import escaped, quoted, shown
 from cai.report.status import judges_used, read_json, shard_reports, summed
 from cai.report.tables import METRICS
 from cai.rounds import sampled_model
@@ -117,7 +118,7 @@ def sample_lines(config: RunConfig, stage: str) -> list[str]:
     if stage == "generate" or sampled_model(stage) is not None:
         rows = islice(read_stage(config, stage, Reply), SAMPLES)
         return [
-            f"**{_safe(row.id)}**\n\n{_quote(row.prompt.messages[-1].content)}\n\n{_quote(row.text)}"
+            f"**{shown(row.id)}**\n\n{quoted(row.prompt.messages[-1].content)}\n\n{quoted(row.text)}"
             for row in rows
         ]
     if stage == "revise":
@@ -129,8 +130,8 @@ def sample_lines(config: RunConfig, stage: str) -> list[str]:
 
 
 def _revision(row: Revision) -> str:
-    rounds = "\n\n".join(f"*{_safe(r.principle)}*\n\n{_quote(r.critique)}" for r in row.rounds if r.violated)
-    return f"**{_safe(row.id)}**\n\n{_quote(row.reply.text)}\n\n{rounds}\n\n{_quote(row.final)}"
+    rounds = "\n\n".join(f"*{shown(r.principle)}*\n\n{quoted(r.critique)}" for r in row.rounds if r.violated)
+    return f"**{shown(row.id)}**\n\n{quoted(row.reply.text)}\n\n{rounds}\n\n{quoted(row.final)}"
 
 
 def _judgment(row: Judgment) -> str:
@@ -138,13 +139,5 @@ def _judgment(row: Judgment) -> str:
         f"{v.judge}, {v.principle} {v.order}: {v.failure or f'{v.p:.2f}'}" for v in row.verdicts
     )
     label = row.state if row.p is None else f"{row.state}, p(a) = {row.p:.2f}"
-    return f"**{_safe(row.id)}** {label} ({_safe(verdicts)})\n\n{_quote(row.a.text)}\n\n{_quote(row.b.text)}"
-
-
-def _safe(text: str) -> str:
-    escaped = html.escape(text, quote=False).encode("utf-8", "replace").decode()
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", escaped)
-
-
-def _quote(text: str) -> str:
-    return "\n".join(f"> {_safe(line)}" for line in text[:1000].splitlines()) or "> "
+    said = f"**{shown(row.id)}** {label} ({escaped(printable(verdicts))})"
+    return f"{said}\n\n{quoted(row.a.text)}\n\n{quoted(row.b.text)}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +18,12 @@ from cai.export.files import SUFFIXES
 from cai.export.formats import FORMATS
 from cai.export.loading import loading_of
 from cai.export.record import Exported
+from cai.printable import printable
 from cai.records import origin
+from cai.report.markdown import MOST_NAME, shown
 
 SHOWN = 40  # names of a group; the rest is summed up
 _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
-_MARKUP = re.compile(r"([\\`*_{}\[\]|~$:@])")
 
 
 def card_of(status: Mapping[str, Any], found: Exported, facts: Facts) -> str:
@@ -85,15 +84,6 @@ def card_of(status: Mapping[str, Any], found: Exported, facts: Facts) -> str:
     )
 
 
-def shown(text: str) -> str:
-    """A name from a file as markdown that says just this: no markup, no line of its own, nothing that is not seen."""
-    return _MARKUP.sub(r"\\\1", html.escape(_printable(text), quote=False)) or "–"
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:200])
-
-
 def _header(config: RunConfig, found: Exported) -> str:
     """The YAML header. The licence stays open: that of the prompts alone does not decide it."""
     from huggingface_hub import DatasetCardData
@@ -113,7 +103,7 @@ def _header(config: RunConfig, found: Exported) -> str:
         size_categories=[next((name for limit, name in _SIZES if rows < limit), "n>1M")],
         task_categories=["text-generation"],
         tags=["constitutional-ai", "rlaif", "synthetic", *form.tags],
-        pretty_name=_printable(found.run),
+        pretty_name=printable(found.run)[:MOST_NAME],
         configs=[{"config_name": "default", "data_files": files, **options}],
     )
     return data.to_yaml().strip()

@@ -19,6 +19,7 @@ from cai.constitution import load_constitution
 from cai.errors import StoreError
 from cai.judges import thresholds
 from cai.pipeline import read_stage
+from cai.report.markdown import code, shown
 from cai.report.status import shard_reports, stage_names, summed
 from cai.rounds import plays_itself, rounds_of, stages_of
 from cai.rows import Demonstration, Pair, Stepwise
@@ -66,12 +67,13 @@ def export_run(config: RunConfig) -> dict[str, int]:
 
 def _write_card(config: RunConfig, counts: dict[str, int], drops: Counter[tuple[str, str]]) -> None:
     constitution = load_constitution(config.constitution)
-    environment = Environment(  # markdown, so no HTML escaping; nothing that a model wrote goes in
+    environment = Environment(  # markdown, so no HTML escaping; what a file wrote goes through a filter
         loader=PackageLoader("cai", "report"),
         undefined=StrictUndefined,
         autoescape=False,
         keep_trailing_newline=True,
     )
+    environment.filters.update(shown=shown, code=code)
     configs = [
         {
             "name": part,

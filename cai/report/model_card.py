@@ -17,6 +17,7 @@ from cai import __version__
 from cai.config import RunConfig
 from cai.config.training import kind_of
 from cai.constitution import load_constitution
+from cai.report.markdown import code, shown
 from cai.report.status import read_json
 from cai.rounds import plays_itself, rounds_of
 from cai.store import write_text
@@ -48,7 +49,7 @@ def _card(
     rates = {name: found for name, found in evaluation.items() if name in ("base", "sft", *lineage)}
     if model not in rates:  # none yet, or a reward model, which writes no replies
         rates = {}
-    environment = Environment(  # markdown, so no HTML escaping; nothing that a model wrote goes in
+    environment = Environment(  # markdown, so no HTML escaping; what a file wrote goes through a filter
         loader=PackageLoader("cai", "report"),
         undefined=StrictUndefined,
         autoescape=False,
@@ -56,6 +57,7 @@ def _card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters.update(shown=shown, code=code)
     return environment.get_template("model_card.md.j2").render(
         name=f"{config.name}-{model}",
         kind=kind_of(model),
