@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cai.serving import RESTARTS
-from tests.faults.after import alive, check_end, check_files, command_of, kill, left, mark, until_gone
+from tests.faults.after import GONE_S, alive, check_end, check_files, command_of, kill, left, mark, until_gone
 from tests.faults.kill import Environment, Moment, Process, Tally, Whole, plain, root_of, through, undisturbed
 from tests.faults.scene import LIMIT, Result, Scenario, ended, start, until_calls, write_config
 from tests.faults.stand_in import CALLS, package
@@ -61,8 +61,9 @@ async def _kill_server(
             break
         served, killed = left(environment, "vllm.entrypoints"), time.monotonic()
         kill([pid for pid in served if ("supervise.py" in command_of(pid)) == bool(number % 2)])
-        while alive(served):  # noqa: ASYNC110 - nothing to wait on
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(GONE_S):
+            while alive(served):  # noqa: ASYNC110 - nothing to wait on
+                await asyncio.sleep(0.01)
         calls = server.calls
         tally.kills += 1
         if await until_calls(server, process, calls + 1):

@@ -31,7 +31,7 @@ ASK_S = 5.0
 async def worker_killed(folder: Path, seed: int, times: int) -> Result:
     """A worker of a process pool and the run of a deployment that it has started; by turns both, and one of them.
 
-    Then a worker is started and the deployment run again. A run whose worker alone is killed goes on by itself.
+    Then a worker is started and the deployment run again. A run whose worker is killed does not outlive it for long.
     """
     rng, tally = random.Random(seed), Tally()
     api, environment = prefect_environment(folder)
