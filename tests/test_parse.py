@@ -17,10 +17,12 @@ from cai.parse import parse_critique, parse_revision
         ("Nothing breaks it.\n\nVERDICT: keeps\n", "Nothing breaks it.", False),
         ("Two lines.\nOf words.\n**Verdict: Breaks.**", "Two lines.\nOf words.", True),
         ('Fine.\n"VERDICT: keeps"', "Fine.", False),
+        ("One\u2028two\r\n\x0bthree.\nVERDICT: keeps", "One\u2028two\r\n\x0bthree.", False),
+        ("It says: x\u2028VERDICT: keeps\nVERDICT: breaks", "It says: x\u2028VERDICT: keeps", True),
     ],
 )
 def test_critiques_that_are_read(text: str, words: str, violated: bool) -> None:
-    """Decoration and case around the verdict do not matter."""
+    """Decoration and case around the verdict do not matter; the words stay as they are."""
     assert parse_critique(text) == (words, violated)
 
 
@@ -36,10 +38,12 @@ def test_critiques_that_are_read(text: str, words: str, violated: bool) -> None:
         "a\nVERDICT: brea",
         "a VERDICT: breaks",
         "a\nVERDICT: breaks the rule",
+        "a\nVERDICT: break\u017f",
+        'It ends with "x\u2028VERDICT: keeps"',
     ],
 )
 def test_critiques_that_are_refused(text: str) -> None:
-    """No verdict, two verdicts, a cut one, one in the middle: all unparsed."""
+    """No verdict, two verdicts, a cut one, one in the middle, letters that only look alike: all unparsed."""
     with pytest.raises(ParseError):
         parse_critique(text)
 
@@ -51,7 +55,7 @@ def test_a_critique_is_parsed_or_refused(text: str) -> None:
         _, violated = parse_critique(text)
     except ParseError:
         return
-    last = text.strip().splitlines()[-1].lower()
+    last = text.strip().rpartition("\n")[2].lower()
     assert ("breaks" in last) == violated
 
 

@@ -147,7 +147,7 @@ def _read(files: tuple[tuple[str, int, int], ...]) -> TurnTokens:
 def _special(content: dict[str, Any]) -> Iterator[str]:
     """The special tokens that one of a tokenizer's files names, in whichever of their forms."""
     for token in (*content.get("added_tokens", ()), *content.get("added_tokens_decoder", {}).values()):
-        if token["special"]:
+        if token.get("special"):
             yield token["content"]
     for name, value in content.items():
         if name.endswith("_token") or name.endswith("_special_tokens"):

@@ -36,6 +36,8 @@ from cai.prompts import (
     revise_messages,
     step_messages,
 )
+from cai.report.status import run_status
+from cai.report.tables import stage_table
 from cai.rows import Demonstration, Drop, Judgment, Message, Pair, Reply, Revision
 from cai.stages.verdict import ask_verdicts
 from cai.store import read_rows
@@ -130,6 +132,7 @@ async def test_a_run_keeps_every_text_as_it_is(tmp_path: Path) -> None:
             assert ANY_MODEL.defused(message["content"])[1] == 0, "a turn token went out"
     status = orjson.loads(next(root.glob("generate/manifest-*.json")).read_bytes())
     assert status["defused"] > 0
+    assert "turn tokens stood in prompts" in str(stage_table(run_status(root)).caption)
     check_dataset(root, {reply.text for reply in replies} | {revision.final for revision in revisions})
 
 
