@@ -84,7 +84,7 @@ class Circuit:
         """
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[turn] = probe
-        if self._asking is None:
+        if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
         try:
             return await turn
