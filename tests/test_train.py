@@ -185,9 +185,8 @@ def test_check_args_in_its_own_process(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     dpo = TrainingConfig(args={"learning_rate": "2e-5", "loss_type": "ipo", "bf16": True}, lora={"r": 4})
     check_args({"sft": SFT, "dpo": dpo})
-    for _ in range(2):
-        with pytest.raises(ConfigError, match=r"^sft\.args\.learning_rat: unknown option; did you mean"):
-            check_args({"dpo": dpo, "sft": TrainingConfig(args={"learning_rat": 1e-5})})
+    with pytest.raises(ConfigError, match=r"^sft\.args\.learning_rat: unknown option; did you mean"):
+        check_args({"dpo": dpo, "sft": TrainingConfig(args={"learning_rat": 1e-5})})
     assert len(list(tmp_path.rglob("training-options/*"))) == 1
     monkeypatch.setattr(subprocess, "run", None)
     check_args({"sft": SFT, "dpo": dpo})
