@@ -13,6 +13,7 @@ from cai.errors import ConfigError, ProviderError
 from cai.label_error import check_measured
 from cai.models import check_model, check_sampling, open_model, probe
 from cai.models.engine import adapter_rank
+from cai.models.weights import require_safetensors
 from cai.prompts import GRADING, STEPWISE, Templates, load_templates
 from cai.qualification import is_gated, kind_of, labelled_pairs, principles_a_pair, require_qualified
 from cai.rows import Drop
@@ -129,9 +130,12 @@ def _check_model(name: str, model: ModelConfig) -> None:
     looks_local = model.model.startswith((".", "/")) or model.model.count("/") > 1
     if model.managed is not None and looks_local and not Path(model.model).is_dir():
         raise ConfigError(f"models.{name}.model: no folder {model.model}")
+    if model.managed is not None and looks_local:
+        require_safetensors(model.model)
     if model.adapter is not None:
         try:
             adapter_rank(model.adapter)
+            require_safetensors(model.adapter)
         except ConfigError as error:
             raise ConfigError(f"models.{name}: {error}") from error
 

@@ -16,6 +16,7 @@ from cai.judges import combined, combined_digests, labelled_file
 from cai.pipeline import digest, inputs, rows_file
 from cai.preferences import pairs_of, replayed
 from cai.process import allow_open_files
+from cai.revisions import COMMIT
 from cai.rows import Drop, Judgment, Prompt, Reply, Revision, Row
 from cai.seen import Seen
 from cai.shard import ShardReport, finished, shard_paths, write_manifest
@@ -137,10 +138,10 @@ def _publish_prompts(
     shards: int,
 ) -> list[ShardReport]:
     """Publish what `rows` reads from `origins`, unless the files there are those that were read before."""
-    files = [file_sha256(Path(source.path)) if source.path else None for group in origins for source in group]
-    settings = [[source.model_dump(exclude={"licence"}) for source in group] for group in origins]
+    files = [_state_of(source) for group in origins for source in group]
+    settings = [[source.model_dump(exclude={"licence", "revision"}) for source in group] for group in origins]
     depends = digest(settings, files, shards)
-    if None not in files:  # what a dataset holds is only known by reading it
+    if None not in files:  # what a dataset holds that is at no commit is only known by reading it
         done = [finished(shard_paths(root, stage, shard), depends) for shard in range(shards)]
         if (reports := [report for report in done if report is not None]) == done:
             return reports
@@ -151,6 +152,13 @@ def _publish_prompts(
         for row in rows():
             writers[shard_of(row.id, shards)].add(row)
         return [writer.publish(depends) for writer in writers]
+
+
+def _state_of(source: SourceConfig) -> str | None:
+    """What tells the content of a source: a file's digest, a dataset's commit; None where nothing does."""
+    if source.path is not None:
+        return file_sha256(Path(source.path))
+    return source.revision if source.revision and COMMIT.fullmatch(source.revision) else None
 
 
 def grade_by_rules(config: RunConfig, name: str) -> ShardReport:

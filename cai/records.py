@@ -176,7 +176,9 @@ def _hub(source: SourceConfig) -> Iterator[Record]:
     import datasets
 
     try:
-        rows = datasets.load_dataset(source.dataset, split=source.split, streaming=True)
+        rows = datasets.load_dataset(
+            source.dataset, split=source.split, revision=source.revision, streaming=True
+        )
         yield from enumerate(rows, 1)
     except Exception as error:  # the library and what is below it raise dozens of kinds
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__

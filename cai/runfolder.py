@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from cai import __version__
 from cai.budget import unbudgeted
@@ -17,6 +18,7 @@ from cai.errors import ConfigError
 from cai.lock import held, held_folder
 from cai.previous import keep_previous, templates_digest
 from cai.report.status import whole_json
+from cai.revisions import record
 from cai.store import guard, remove_abandoned, write_json
 
 # what changes a run with its version, as far as it is installed
@@ -31,12 +33,19 @@ def hold_run(config: RunConfig) -> Iterator[None]:
     Raises StoreError where another process holds it, ConfigError where it cannot be written or is full.
     """
     check_folder(config)
-    what = f"the run {config.root}"
-    with contextlib.ExitStack() as stack:
-        with guard(config.root):
-            stack.enter_context(held(config.root / "run.lock", what))
-            stack.enter_context(held_folder(config.root, what))
+    with hold_folder(config.root):
         remove_abandoned(config.root)
+        yield
+
+
+@contextlib.contextmanager
+def hold_folder(root: Path) -> Iterator[None]:
+    """Hold the folder of a run that is there. Raises StoreError where another process holds it."""
+    what = f"the run {root}"
+    with contextlib.ExitStack() as stack:
+        with guard(root):
+            stack.enter_context(held(root / "run.lock", what))
+            stack.enter_context(held_folder(root, what))
         yield
 
 
@@ -111,6 +120,7 @@ def finish_run(config: RunConfig, dataset: dict[str, int], seconds: float) -> No
         "dataset": dataset,
         "templates": templates_digest(config),  # for whoever compares the next version with this one
         "versions": installed(),
+        "revisions": record(config),
     }
     write_json(config.root / "summary.json", summary)
 

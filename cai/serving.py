@@ -18,6 +18,7 @@ from cai.models.in_process import in_process_engine
 from cai.models.managed import managed_server
 from cai.models.metrics import EngineFigures, add_engine, read_metrics
 from cai.preflight import NOWHERE
+from cai.revisions import pinned_engine, trusts_code
 
 __all__ = [
     "Endpoints",
@@ -32,7 +33,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-RESTARTS = 3  # of an engine that does not live STEADY_S: a request that always kills it must not go on for ever
+RESTARTS = (
+    3  # of an engine that does not live STEADY_S: a request that always kills it must not go on for ever
+)
 STEADY_S = 900.0
 
 
@@ -74,7 +77,10 @@ async def _engine(config: RunConfig, names: Sequence[str]) -> AsyncIterator[str]
     board.say(f"serving {', '.join(names)} ({model.model}) with vLLM; log {log}")
     begun = time.monotonic()
     start = in_process_engine if in_process else managed_server
-    async with start(model.model, model.managed, log, adapters) as endpoint:
+    managed = pinned_engine(config.root, model)
+    if trusts_code(model):
+        board.say(f"{model.model}: trust-remote-code runs whatever code comes with it, as this user")
+    async with start(model.model, managed, log, adapters) as endpoint:
         start_s = round(time.monotonic() - begun, 1)
         try:
             yield endpoint

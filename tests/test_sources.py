@@ -241,7 +241,7 @@ def test_a_hub_dataset_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(datasets, "load_dataset", load)
     prompts, _ = read(SourceConfig(dataset="owner/set", split="test"))
     assert prompts == [Prompt(id="a", messages=user("Hi"), source="set")]
-    assert asked == [{"name": "owner/set", "split": "test", "streaming": True}]
+    assert asked == [{"name": "owner/set", "split": "test", "revision": None, "streaming": True}]
     with pytest.raises(ConfigError) as error:
         read(SourceConfig(dataset="owner/set", split="none"))
     fix = "check its name, the split and the network"

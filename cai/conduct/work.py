@@ -29,6 +29,7 @@ from cai.progress import Progress, progress_of
 from cai.publish import combine_judges, label, write_held_out, write_prompts
 from cai.qualification import gate
 from cai.report.status import shard_reports, summed
+from cai.revisions import pinned_prompts, pinned_sources, pinned_training
 from cai.rounds import learns_from, plays_itself, sampled_model, stages_of
 from cai.serving import Endpoints, board, opened
 from cai.shard import ShardReport
@@ -60,14 +61,14 @@ async def prompts(config: RunConfig) -> int:
     With a target: as many slices of prompts as the config has shards.
     """
     write = write_prompts if config.pairs.target is None else write_slices
-    return sum(report.rows_out for report in write(config))
+    return sum(report.rows_out for report in write(pinned_prompts(config)))
 
 
 async def held_out(config: RunConfig) -> int:
     """Publish the held-out prompts; returns their number. Raises ConfigError where none are configured."""
     if config.evaluate is None:
         raise ConfigError("the config has no 'evaluate' section")
-    return write_held_out(config, config.evaluate.sources).rows_out
+    return write_held_out(config, pinned_sources(config.root, config.evaluate.sources)).rows_out
 
 
 async def stage(config: RunConfig, stage: str, shard: int, endpoints: Endpoints) -> ShardReport:
@@ -142,6 +143,7 @@ async def train(config: RunConfig, model: str, base: str) -> dict[str, Any]:
     data = part_file(config.root, learns_from(config, model))
     if section is None:
         raise ConfigError(f"{kind}: the config has no {kind!r} section")
+    section = pinned_training(config.root, base, section)
     if not data.is_file():
         raise ConfigError(f"{data}: no dataset to train on; run the judge flow first")
     board.say(f"training {model} from {base} on {data}")

@@ -15,12 +15,14 @@ class SourceConfig(Section):
 
     `format`: guessed from the file name when None; `transcript` means hh-rlhf style text in `field`
     (turns kept; a last assistant turn is cut off, so that the last human turn is the one to answer).
+    `revision`: branch, tag or commit of the dataset; a run keeps to the commit that it stood for at its start.
     `field`: column that holds the prompt text, the messages list or the transcript. `licence`: under which the prompts
     were published, as the cards of exported datasets tell it; it changes no row.
     """
 
     path: str | None = None
     dataset: str | None = None
+    revision: str | None = None
     split: str = "train"
     format: Literal["jsonl", "csv", "parquet", "text"] | None = None
     field: str | None = None
@@ -34,6 +36,8 @@ class SourceConfig(Section):
     def _one_origin(self) -> SourceConfig:
         if (self.path is None) == (self.dataset is None):
             raise ValueError("give exactly one of 'path' (a file) and 'dataset' (a hub dataset)")
+        if self.revision is not None and self.dataset is None:
+            raise ValueError("'revision' is of a hub dataset; a file has none, so leave it out")
         return self
 
 

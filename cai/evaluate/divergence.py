@@ -133,7 +133,7 @@ def _load(weights: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(weights, dtype="auto").eval()
+    model = AutoModelForCausalLM.from_pretrained(weights, dtype="auto", use_safetensors=True).eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), AutoTokenizer.from_pretrained(weights)
 
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cai.config import ModelConfig
+from cai.errors import ConfigError
 
 PARTS = (
     "*.safetensors",
@@ -48,6 +49,17 @@ def adapter_digest(folder: str) -> str:
 def is_weights(model: str) -> bool:
     """True where `model` is a local folder that holds a model, not a name on a hub."""
     return (Path(model) / "config.json").is_file()
+
+
+def require_safetensors(folder: str) -> None:
+    """Raise ConfigError for a folder whose weights are in a pickle alone, which runs code when it is loaded."""
+    path = Path(folder)
+    pickles = [*path.glob("*.bin"), *path.glob("*.pt"), *path.glob("*.pth")]
+    if pickles and not any(path.glob("*.safetensors")):
+        raise ConfigError(
+            f"{folder}: its weights are a pickle ({pickles[0].name}), which runs code when it is loaded; convert "
+            "them to safetensors"
+        )
 
 
 def weights_digest(folder: str) -> str:

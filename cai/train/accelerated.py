@@ -59,13 +59,20 @@ def accelerate_flags(options: Mapping[str, Any], cpu: bool) -> list[str]:
     return flags
 
 
+def wants_deepspeed(options: Mapping[str, Any]) -> bool:
+    """Whether a section's `accelerate` options, or the file that they name, ask for DeepSpeed."""
+    if options.get("use_deepspeed"):
+        return True
+    if (given := options.get("config_file")) is None:
+        return False
+    read = yaml.safe_load(config_path(given).read_text(encoding="utf-8"))
+    return isinstance(read, dict) and read.get("distributed_type") == "DEEPSPEED"
+
+
 def require_deepspeed(kind: str, options: Mapping[str, Any]) -> None:
     """Raise ConfigError where a section's `accelerate` options want DeepSpeed and it cannot be imported here."""
-    wanted = bool(options.get("use_deepspeed"))
-    if (given := options.get("config_file")) is not None:
-        read = yaml.safe_load(config_path(given).read_text(encoding="utf-8"))
-        wanted = wanted or (isinstance(read, dict) and read.get("distributed_type") == "DEEPSPEED")
-    if wanted and importlib.util.find_spec("deepspeed") is None:
+    given = options.get("config_file")
+    if wants_deepspeed(options) and importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(
             f"{kind}.accelerate: {given or 'use_deepspeed'}: DeepSpeed is not installed here; "
             "pip install 'cai[deepspeed]', or take an fsdp2 file"

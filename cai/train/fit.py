@@ -17,7 +17,7 @@ from cai.train.metrics import MetricsLog
 from cai.train.options import lora_config, trl_config
 from cai.train.plan import METRICS, TrainPlan
 from cai.train.preflight import chat_template, preflight
-from cai.train.publish import publish
+from cai.train.publish import publish, revision_of
 
 
 def fit(
@@ -30,7 +30,8 @@ def fit(
     args = trl_config(plan.kind, plan.args, output_dir=str(plan.work))
     peft_config = lora_config(plan.kind, plan.lora)
     plan = _agreed(plan, args)
-    tokenizer = AutoTokenizer.from_pretrained(plan.model)
+    args.model_init_kwargs = {"use_safetensors": True, **(args.model_init_kwargs or {})}  # never a pickle
+    tokenizer = AutoTokenizer.from_pretrained(plan.model, revision=revision_of(plan))
     turns = tokens_of(tokenizer, chat_template(plan, args, tokenizer))
     with args.main_process_first(local=False, desc="reading the rows"):
         rows, defused, unwritable = writable(read(plan, turns))

@@ -20,7 +20,7 @@ from typing import Any
 import cai
 from cai.config import Kind, TrainingConfig
 from cai.errors import ConfigError, TrainError
-from cai.train.accelerated import command, require_deepspeed
+from cai.train.accelerated import command, require_deepspeed, wants_deepspeed
 from cai.train.accepted import note, note_of
 from cai.train.folder import prepare_folder, read_finished
 from cai.train.memory import oom_kills
@@ -115,6 +115,8 @@ def environment(plan: TrainPlan) -> dict[str, str]:
     found = base_environment() | {"HF_DATASETS_CACHE": str(plan.work / "cache")}
     if Path(plan.model).is_dir():
         found["HF_HUB_OFFLINE"] = "1"
+    if not wants_deepspeed(plan.accelerate):  # which could not read its own checkpoints so
+        found["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # no checkpoint runs code, whoever calls torch.load
     return found
 
 

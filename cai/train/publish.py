@@ -36,7 +36,7 @@ def publish(trainer: Any, plan: TrainPlan, found: Findings, speed: Speed) -> Non
         else:
             _keep_only_adapter(weights)
             model = _merged(plan, weights)
-    model.config.use_cache = AutoConfig.from_pretrained(plan.model, revision=_revision(plan)).use_cache
+    model.config.use_cache = AutoConfig.from_pretrained(plan.model, revision=revision_of(plan)).use_cache
     model.to(_dtype(plan)).save_pretrained(plan.out)
     trainer.processing_class.save_pretrained(plan.out)
     generation = _base_file(plan, "generation_config.json")
@@ -46,7 +46,7 @@ def publish(trainer: Any, plan: TrainPlan, found: Findings, speed: Speed) -> Non
 
 
 def _merged(plan: TrainPlan, adapter: Path) -> Any:
-    base = _load(plan, plan.model, torch.float32, revision=_revision(plan))
+    base = _load(plan, plan.model, torch.float32, revision=revision_of(plan))
     return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
 
 
@@ -54,24 +54,24 @@ def _load(plan: TrainPlan, path: str, dtype: Any, revision: str = "main") -> Any
     """A model that writes, or one with a single number as its output for kind `reward`."""
     if plan.kind == "reward":
         return AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=dtype, revision=revision, num_labels=1
+            path, dtype=dtype, revision=revision, num_labels=1, use_safetensors=True
         )
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, revision=revision)
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, revision=revision, use_safetensors=True)
 
 
 def _dtype(plan: TrainPlan) -> Any:
     """The dtype that the base model's config names; float32 where it names none."""
-    dtype = AutoConfig.from_pretrained(plan.model, revision=_revision(plan)).dtype
+    dtype = AutoConfig.from_pretrained(plan.model, revision=revision_of(plan)).dtype
     return getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
 
 
-def _revision(plan: TrainPlan) -> str:
+def revision_of(plan: TrainPlan) -> str:
     return str((plan.args.get("model_init_kwargs") or {}).get("revision", "main"))
 
 
 def _base_file(plan: TrainPlan, name: str) -> str | None:
     found: str | None = cached_file(
-        plan.model, name, revision=_revision(plan), _raise_exceptions_for_missing_entries=False
+        plan.model, name, revision=revision_of(plan), _raise_exceptions_for_missing_entries=False
     )
     return found
 
