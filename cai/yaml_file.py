@@ -8,6 +8,7 @@ bounded, and whatever keeps a file from being read is one `Unreadable`. libyaml 
 from __future__ import annotations
 
 import bisect
+import codecs
 import re
 import stat
 from collections.abc import Iterator
@@ -78,13 +79,13 @@ def read_text(path: Path, what: str = "constitution") -> str:
         raise Unreadable(f"longer than {MOST_BYTES / 1e6:.0f} MB, which no {what} is; split the file")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise Unreadable("this is UTF-16; save the file as UTF-8")
+    body = data.removeprefix(codecs.BOM_UTF8)
     try:
-        text = data.decode("utf-8-sig")
+        return body.decode()
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8-sig")
-        problem = f"byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+        before = body[: error.start].decode()
+        problem = f"byte {body[error.start]:#04x} is not UTF-8; save the file as UTF-8"
         raise Unreadable(problem, *line_column(line_starts(before), len(before))) from error
-    return text
 
 
 def parse_yaml(text: str, what: str = "constitution") -> YamlFile:

@@ -198,6 +198,10 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_bytes(f"{HEAD}# \u00e9\u00e8".encode() + b"\xe9\n"),
         "4:5: byte 0xe9 is not UTF-8; save the file as UTF-8",
     ),
+    "a mark of order and a bad byte": (
+        lambda path: path.write_bytes(b"\xef\xbb\xbf\x80"),
+        "1:1: byte 0x80 is not UTF-8; save the file as UTF-8",
+    ),
     "zeros": (
         lambda path: path.write_bytes(bytes(100)),
         "1:1: the character U+0000 cannot stand in YAML; remove it",

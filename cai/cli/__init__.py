@@ -35,6 +35,7 @@ from cai.cli.deploy import deploy
 from cai.cli.doctor import doctor
 from cai.cli.export import export
 from cai.cli.init import init
+from cai.cli.journal import app as journal_app
 from cai.cli.judge import app as judge_app
 from cai.cli.marks import app as marks_app
 from cai.cli.plan import diff, plan
@@ -46,6 +47,7 @@ from cai.errors import CaiError
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(audit_app, name="audit")
 app.add_typer(constitution_app, name="constitution")
+app.add_typer(journal_app, name="journal")
 app.add_typer(judge_app, name="judge")
 app.add_typer(marks_app, name="marks")
 app.command()(init)
@@ -143,7 +145,7 @@ def report(run: Run) -> None:
     from cai.report.status import run_status
 
     config = validate_config(run_status(run)["config"], str(run / "config.json"))
-    tell(write_report(config.model_copy(update={"outputs": str(run.parent), "name": run.name})))
+    tell(str(write_report(config.model_copy(update={"outputs": str(run.parent), "name": run.name}))))
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ __all__ = [
     "Yaml",
 ]
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of runs and models: they become names of folders
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of runs and models: they become names of folders
 
 
 class RayConfig(Section):
@@ -104,7 +104,7 @@ class RunConfig(Section):
             if NAME.fullmatch(name) is None:
                 raise ValueError(
                     f"{name!r} cannot be part of a folder's name; use letters, digits, '.', '_' and '-', "
-                    "and begin with a letter or digit"
+                    "at most 100, and begin with a letter or digit"
                 )
         return models
 

@@ -58,14 +58,15 @@ def export_run(config: RunConfig) -> dict[str, int]:
     for stage in stage_names(config.judge.jury or config.judge.cascade, config.rounds, bool(config.stepwise)):
         for reason, count in summed(shard_reports(config.root, stage))["drops"].items():
             drops[stage, reason] += count
-    _write_card(config, counts, drops)
+    write_card(config, counts, drops)
     for part, count in counts.items():
         if count:
             _check_readable(config.root, part, count)
     return counts
 
 
-def _write_card(config: RunConfig, counts: dict[str, int], drops: Counter[tuple[str, str]]) -> None:
+def write_card(config: RunConfig, counts: dict[str, int], drops: Counter[tuple[str, str]]) -> None:
+    """Write the card of a dataset: `counts`, rows by part; `drops`, rows by stage and reason."""
     constitution = load_constitution(config.constitution)
     environment = Environment(  # markdown, so no HTML escaping; what a file wrote goes through a filter
         loader=PackageLoader("cai", "report"),

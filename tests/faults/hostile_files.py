@@ -306,12 +306,16 @@ BOMBS: dict[str, bytes] = {
 }  # fmt: skip
 
 
+def _writer(data: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(data)
+
+
 def _circle(path: Path) -> None:
     path.symlink_to(path)
 
 
 BAD: dict[str, Callable[[Path], object]] = {
-    **{name: (lambda path, data=data: path.write_bytes(data)) for name, data in BOMBS.items()},
+    **{name: _writer(data) for name, data in BOMBS.items()},
     "no file": lambda path: None,
     "a folder": lambda path: path.mkdir(),
     "a pipe": lambda path: os.mkfifo(path),
