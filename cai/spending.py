@@ -94,7 +94,10 @@ class Counters:
                 self._at = self._claim() * WORDS
                 self._mine = self._words[self._at : self._at + WORDS].tolist()
             finally:
-                os.close(file)  # the map stays, the lock goes
+                fcntl.flock(
+                    file, fcntl.LOCK_UN
+                )  # the map keeps a copy of the descriptor, and with it the lock
+                os.close(file)
 
     def count(self, field: int, more: int = 1) -> None:
         """Add to a counter: CALLS, REPLIES …"""
