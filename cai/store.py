@@ -48,7 +48,7 @@ ADVICE = {  # by errno: what helps, before the same command is run again
     errno.ENOTSUP: "that file system cannot do this: set 'outputs' to a folder on another one",
     errno.ENOENT: "it may have been deleted meanwhile: run again, and what is missing is made again",
 }
-TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{8}\.tmp$")
+TEMPORARY = re.compile(r"^\..+\.(\d+)-[0-9a-f]{8}\.tmp$")
 
 
 class Published(Row):
@@ -237,9 +237,10 @@ def remove_leftovers(path: Path) -> None:
 def remove_abandoned(root: Path) -> None:
     """Remove what killed writers have left anywhere below `root`; a temporary file bears the id of its writer."""
     with guard(root):
-        for leftover in root.rglob(".*.tmp"):
-            if (found := TEMPORARY.search(leftover.name)) and not lives(int(found[1])):
-                leftover.unlink(missing_ok=True)
+        for folder, _, names in os.walk(root):  # which minds no folder that somebody removes meanwhile
+            for name in names:
+                if (found := TEMPORARY.search(name)) and not lives(int(found[1])):
+                    Path(folder, name).unlink(missing_ok=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

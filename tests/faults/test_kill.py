@@ -29,7 +29,7 @@ def cleared() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("scenario", "seed", "times"),
-    [(run_killed, 1, 2), (prefect_run_killed, 2, 1), (server_killed, 1, 4), (training_killed, 1, 1)],
+    [(run_killed, 1, 2), (prefect_run_killed, 3, 1), (server_killed, 1, 4), (training_killed, 1, 1)],
 )
 async def test_killed(scenario: Scenario, seed: int, times: int, tmp_path: Path) -> None:
     """No row lost or doubled, no call repeated but those in flight, no process left, no half-written file."""
