@@ -101,7 +101,8 @@ def read_manifest(manifest: Path) -> ShardReport | None:
         except ValueError as error:
             raise StoreError(f"{manifest}: not a manifest of this version ({explain(error)})") from error
     folder = manifest.parent
-    return _with_paths(report, folder / report.rows.path, folder / report.dropped.path)
+    names = report.rows.path.name, report.dropped.path.name  # no path leads out of the folder
+    return _with_paths(report, *(folder / name for name in names))
 
 
 def _check(stored: Any) -> str:

@@ -13,8 +13,8 @@ from cai.cli import app
 from cai.constitution import load_constitution
 from cai.constitution.document import MOST_ERRORS
 from cai.constitution.lint import lint
-from cai.yaml_file import DEEPEST, MOST_BYTES
 from cai.errors import ConstitutionError
+from cai.yaml_file import DEEPEST, MOST_BYTES
 from tests.test_cli import cai, one_line
 
 HEAD = 'schema: 1\nname: test\nversion: "1"\n'

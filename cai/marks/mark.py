@@ -115,7 +115,7 @@ def add_mark(run: Path, mark: Mark) -> None:
     """Append a mark; when this returns it is on disk. Raises StoreError, and then the file is as it was."""
     path = run / MARKS
     with guard(path):
-        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)  # of the open file: closing it unlocks
             size = os.fstat(file).st_size

@@ -13,11 +13,13 @@ import pytest
 
 from cai.cli.common import print_json
 from cai.config import RunConfig
-from cai.errors import ConfigError
+from cai.errors import ConfigError, StoreError
 from cai.export.dataset import write_card
+from cai.marks.mark import add_mark, make_mark
 from cai.printable import printable, printable_lines
 from cai.report.markdown import code, escaped, quoted, shown
 from cai.rows import Reply
+from cai.shard import read_manifest
 from cai.store import read_rows
 from tests.report_run import HOSTILE, add_training, finished_run, hostile
 from tests.small_cli import run_cai
@@ -51,7 +53,7 @@ def test_no_command_obeys_a_run(config: RunConfig, tmp_path: Path) -> None:
         ["status", root], ["status", root, "--json"], ["report", root],
         ["export", root, "--format", "csv", "--out", tmp_path / NAME.replace("/", "")],
         ["audit", "revisions", root], ["audit", "refusals", root], ["audit", "dataset", root],
-        ["audit", "dataset", root, "--json"], ["marks", "plan", root], ["marks", "list", root],
+        ["marks", "plan", root], ["marks", "list", root],
     ]  # fmt: skip
     for words in commands:
         done = run_cai(*words)
@@ -184,3 +186,24 @@ def config_data(tmp_path: Path) -> dict[str, object]:
     from tests.flows.small import small_config
 
     return small_config(tmp_path, "http://127.0.0.1:9/v1")
+
+
+def test_a_run_writes_nothing_outside_of_its_folder(tmp_path: Path) -> None:
+    """A stranger's run may have links where it keeps marks and its page, and a manifest that names other files."""
+    run = judged_run(tmp_path, [judgment(0)])
+    outside = tmp_path / "outside.txt"
+    outside.write_text("mine\n")
+    (run / "marks.jsonl").symlink_to(outside)
+    mark = make_mark("judge", judgment(0), "A", author="me")
+    with pytest.raises(StoreError, match=r"marks\.jsonl"):
+        add_mark(run, mark)
+    (run / "report.html").symlink_to(outside)
+    assert run_cai("report", run).status == 0
+    assert (run / "report.html").read_text() != outside.read_text() == "mine\n"
+    manifest = run / "judge" / "manifest-00000.json"
+    stored = json.loads(manifest.read_bytes())
+    del stored["check"]  # as of a release that made none
+    stored["rows"]["path"] = stored["dropped"]["path"] = str(outside)
+    manifest.write_text(json.dumps(stored))
+    report = read_manifest(manifest)
+    assert report is not None and {report.rows.path.parent, report.dropped.path.parent} == {manifest.parent}
