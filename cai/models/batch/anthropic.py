@@ -104,6 +104,7 @@ class AnthropicBatches(AnthropicModel):
     def read(self, reply: bytes, request: Request) -> Completion:
         """A message as the live model reads it, at the batch price."""
         completion = discounted(read_message(reply, self._config), self._config.backend)
+        completion = self._turns.sent(request).answered(completion)
         return read_json(completion, request) if request.choices else completion
 
     async def call(self, once: Callable[[], Awaitable[T]]) -> T:
@@ -112,7 +113,8 @@ class AnthropicBatches(AnthropicModel):
 
     def _request(self, entry: Entry) -> Json:
         asked = as_json(entry.request) if entry.request.choices else entry.request
-        return {"custom_id": entry.key, "params": message_body(asked, self._config.model)}
+        sent = self._turns.sent(asked).request
+        return {"custom_id": entry.key, "params": message_body(sent, self._config.model)}
 
 
 def _result(line: Json) -> Result:
