@@ -11,8 +11,8 @@ import pytest
 
 from cai.config import ModelConfig
 from cai.errors import ConfigError, ProviderError
-from cai.models import open_model, replicas, retry
-from cai.models.base import Request
+from cai.models import circuit, open_model, replicas, retry
+from cai.models.base import ChatModel, Request
 from cai.preflight import preflight
 from cai.rows import Message
 from tests.conduct.here import judge
@@ -140,3 +140,27 @@ async def test_a_run_loses_no_row_when_a_server_dies_and_comes_back(tmp_path: Pa
             assert back.calls > 0
     assert published(config.root) == published(single.root)
     assert left + 40 <= one.calls < alone.calls
+
+
+async def test_when_all_are_gone_for_a_while_they_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once they have answered; no call is lost, and none is sent twice."""
+    monkeypatch.setattr(circuit, "PAUSE_S", 0.02)
+    monkeypatch.setattr(circuit, "PAUSE_CAP_S", 0.1)
+    async with wire_server() as one, wire_server() as two:
+        ports = [int(server.url.rpartition(":")[2]) for server in (one, two)]
+        model = open_model("toy", model_of(one.url, two.url))
+        await model.complete(say("there"))
+    calls = asyncio.create_task(together(model, 40))
+    await asyncio.sleep(0.5)
+    assert not calls.done()
+    async with wire_server(port=ports[0]) as one, wire_server(port=ports[1]) as two:
+        assert len(set(await calls)) == 40
+        assert one.calls + two.calls == 41  # with the question whether anybody is there
+    await model.close()
+
+
+async def together(model: ChatModel, count: int) -> list[str]:
+    """What so many calls at once were answered."""
+    return [
+        reply.text for reply in await asyncio.gather(*(model.complete(say(str(n))) for n in range(count)))
+    ]

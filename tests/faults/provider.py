@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from cai.config import RunConfig
+from cai.models.circuit import FAILURES
 from tests.conduct import here
 from tests.faults.scene import LIMIT, Result, Scenario, damage, write_config
 from tests.flows.small import obliging
@@ -230,7 +231,8 @@ async def _one(kinds: Sequence[Kind], folder: Path, seed: str, times: int, backe
             await here.judge(config)
     found = faults[0]
     repeated = max(0, server.calls - calls - found.asked_again)
-    return Result("", found.count, *damage(whole, config.root), repeated, 0, found.recover_s, RECOVERY)
+    most = found.asked_again // FAILURES  # questions whether the endpoint answers at all
+    return Result("", found.count, *damage(whole, config.root), repeated, most, found.recover_s, RECOVERY)
 
 
 def _added(one: Result, two: Result) -> Result:
@@ -240,6 +242,7 @@ def _added(one: Result, two: Result) -> Result:
         lost=one.lost + two.lost,
         doubled=one.doubled + two.doubled,
         repeated=one.repeated + two.repeated,
+        most=one.most + two.most,
         recover_s=[*one.recover_s, *two.recover_s],
     )
 
