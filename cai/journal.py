@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -60,7 +61,7 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = lock(path.with_suffix(".lock"), f"{path}: this shard")
             undo.callback(unlock, self._lock)
-            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             undo.callback(os.close, self._file)
             self._size = self._load()
             sync_folder(path.parent)
@@ -95,18 +96,29 @@ class Journal:
             if entry is None:
                 return None
             self._used[name] = entry
+        return self._read(entry)[0]
+
+    def _read(self, entry: int) -> tuple[Completion, bytes]:
         offset, length = entry >> _LENGTH_BITS, entry & ((1 << _LENGTH_BITS) - 1)
         try:
             line = os.pread(self._file, length, offset)
         except OSError as error:
             raise unusable(self.path, error) from error
         try:
-            return completion_in(line)
+            return completion_in(line), line
         except ValueError as error:
             raise StoreError(
                 f"{self.path}: the reply at byte {offset} cannot be read ({explain(error)}); run again: "
                 "damaged lines are asked again, but a file of another version has to be moved away"
             ) from error
+
+    def lines(self, *, unused: bool) -> Iterator[bytes]:
+        """The line of each reply that was asked for since opening, without its newline, in their order in the file.
+
+        `unused`: also of those that nobody asked for. Raises StoreError where one has changed meanwhile.
+        """
+        for entry in sorted([*self._used.values(), *(self._index.values() if unused else ())]):
+            yield self._read(entry)[1]
 
     def put(self, key: str, completion: Completion) -> None:
         """Store a reply; when this returns, it survives the death of this process."""
