@@ -87,7 +87,7 @@ def row_of(outcome: Outcome) -> tuple[str, ...]:
     result = outcome.result
     if result is None:
         return (outcome.name, *["failed"] * (len(HEADINGS) - 1))
-    repeated = f"{result.repeated} of at most {result.most}" if result.most else "none"
+    repeated = f"{result.repeated} of at most {result.most}" if result.most else "–"
     return (
         outcome.name, f"{result.injected}", f"{result.rows}", f"{result.lost}", f"{result.doubled}", repeated,
         f"{result.median_s:.1f} s" if result.recover_s else "", result.recovery if result.recover_s else "",
