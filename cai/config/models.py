@@ -68,9 +68,10 @@ class ModelConfig(Section):
     with the same model. `adapter`: folder of a LoRA adapter that a managed engine serves on top of `model`.
     `api_key_env`: name of the environment variable that holds the key, never the key itself.
     `max_concurrency`: most calls in flight; in mode `batch`, most requests in open batches, 10,000 unless set.
-    `mode` batch: through the provider's batch API, at its discount, each batch within a day; `timeout_s` and
-    `deadline_s` are of live calls. `price`: of live calls; the discount comes on top. `logprobs` false: the model
-    gives none, so as a judge it states its confidence.
+    `timeout_s` bounds one attempt of a live call, `deadline_s` the call with its retries, and how long an endpoint that
+    answers nobody is waited for. `mode` batch: through the provider's batch API, at its discount, each batch within a
+    day. `price`: of live calls; the discount comes on top. `logprobs` false: the model gives none, so as a judge it
+    states its confidence.
     """
 
     backend: Literal["vllm", "openai", "anthropic"]
