@@ -111,7 +111,7 @@ async def run(root: Path, model: ChatModel, digest: str) -> None:
 def test_rows_and_calls_add_up_whatever_happens(
     tmp_path_factory: pytest.TempPathFactory, seed: int, failing: float, deaths: list[int]
 ) -> None:
-    """Failing attempts, replies that do not parse, shared requests, runs that die and go on: nothing is lost or twice."""
+    """Failing attempts, replies that do not parse, shared requests, runs that die: nothing is lost or twice."""
     root = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(retry, "BASE_S", 0.0)
@@ -170,7 +170,7 @@ async def test_a_run_accounts_for_every_attempt(tmp_path: Path) -> None:
     changed = {"rows_in": pairs.rows_in + 1, "rows_lost": (pairs.rows_lost or 0) + 1}
     write_manifest(shard_paths(config.root, "demonstrations", 2).manifest, pairs.model_copy(update=changed))
     with pytest.raises(
-        AccountingError, match=r"demonstrations, shard 2: \d+ rows in, but \d+ rows of revise; this is a"
+        AccountingError, match=r"demonstrations, shard 2: \d+ rows in, but \d+ rows of revise; this"
     ):
         account(config)
     account(config, whole=False)
