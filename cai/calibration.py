@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from pydantic import FiniteFloat
+
 from cai.config import JudgeConfig
 from cai.constitution.principle import content_digest
 from cai.errors import ConfigError
@@ -26,7 +28,7 @@ from cai.store import decode, explain, write_json
 
 WORDING = ("turn", "compare", "reason", "answer", "stated")
 Confidence = tuple[
-    float, bool
+    FiniteFloat, bool
 ]  # uncalibrated, 0 where the pair can be no label; and whether the label is right
 
 

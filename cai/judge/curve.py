@@ -10,7 +10,7 @@ import math
 from bisect import bisect_right
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from cai.rows import Row
 
@@ -29,10 +29,10 @@ class Curve(Row):
     """
 
     method: Literal["raw", "temperature", "platt", "isotonic"] = "raw"
-    position_bias: float = 0.0
-    slope: float = Field(1.0, ge=0)
-    intercept: float = 0.0
-    points: tuple[tuple[float, float], ...] = ()
+    position_bias: FiniteFloat = 0.0
+    slope: FiniteFloat = Field(1.0, ge=0)
+    intercept: FiniteFloat = 0.0
+    points: tuple[tuple[FiniteFloat, FiniteFloat], ...] = ()
 
 
 RAW = Curve()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import os
 import signal
 from collections import deque
@@ -100,7 +101,11 @@ def _config(path: Path) -> object:
 
 
 def _curves(path: Path) -> object:
-    return _kept([read_calibration(path)])
+    """What a run labels by; the figures beside it are for people."""
+    found = read_calibration(path)
+    _kept(member.curve for member in found.members)
+    assert all(math.isfinite(confidence) for row in found.rows for confidence, _ in row)
+    return found
 
 
 def _as_yaml_of_json(text: str) -> bytes:
