@@ -20,9 +20,9 @@ from cai.models import open_model
 from cai.models.base import Request
 from cai.pipeline import Job, is_done, job_of, role_of
 from cai.preflight import NOWHERE
+from cai.results import results_of
 from cai.rounds import sampled_model
 from cai.rows import Row
-from cai.run import results_of
 from cai.runfolder import hold_folder
 from cai.serving import with_policy
 from cai.store import RowsWriter, remove_leftovers

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cai.conduct.stop import print_so_far, stop_listening, stoppable
+from cai.conduct.stop import Interrupt, print_so_far, stop_listening, stoppable
 from cai.config import RunConfig
 from cai.config_file import load_config
 from cai.errors import CaiError, ConfigError
@@ -108,10 +108,15 @@ def show(config: RunConfig, conditions: Sequence[Condition] = ()) -> int:
 
 
 def run_in_loop(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine to its end on the fastest event loop there is."""
+    """Run a coroutine to its end on the fastest event loop there is; Ctrl-C cancels it and raises KeyboardInterrupt."""
+
+    async def main() -> Any:
+        interrupt.task = asyncio.current_task()
+        return await work
+
     try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(work)
+        with Interrupt() as interrupt, asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(main())
     except asyncio.CancelledError as stop:
         raise KeyboardInterrupt from stop
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import math
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, ClassVar, Self
 
 from rich.console import Console
 
@@ -19,6 +22,7 @@ from cai.report.status import run_status
 from cai.report.tables import plain, stage_table, thousands
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+AGAIN_S = 5.0
 
 
 @contextlib.contextmanager
@@ -29,8 +33,9 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             _forget(terminal)
-        on_ctrl_c = signal.getsignal(signal.SIGINT)
-        if callable(on_ctrl_c):
+        if Interrupt.current is not None:
+            Interrupt.current(number, frame)
+        elif callable(on_ctrl_c := signal.getsignal(signal.SIGINT)):
             on_ctrl_c(signal.SIGINT, frame)
         else:  # ignored, as a shell does it for what runs in the background
             raise KeyboardInterrupt
@@ -45,6 +50,41 @@ def stoppable() -> Iterator[None]:
         for number in heard:
             if signal.getsignal(number) is stop:
                 signal.signal(number, before[number])
+
+
+class Interrupt:
+    """Ctrl-C around an event loop: cancels `task` and raises nothing, for an exception out of its middle breaks a loop.
+
+    Whoever repeats it within AGAIN_S changes nothing: what ends is not disturbed. A context manager.
+    """
+
+    current: ClassVar[Interrupt | None] = None
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Any] | None = None
+        self._last = -math.inf
+        self._before = signal.getsignal(signal.SIGINT)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.task is None:
+            raise KeyboardInterrupt
+        if time.monotonic() - self._last < AGAIN_S:
+            return
+        self._last = time.monotonic()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing to cancel
+            self.task.get_loop().call_soon_threadsafe(self.task.cancel)
+
+    def __enter__(self) -> Self:
+        Interrupt.current = self
+        if self._before != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        Interrupt.current = None
+        signal.signal(signal.SIGINT, self._before)
 
 
 def stop_listening() -> None:
