@@ -226,8 +226,8 @@ async def test_impossible_configs(stand_in: Callable[..., ManagedConfig], tmp_pa
         with pytest.raises(ConfigError, match=f"port {port} of 127.0.0.1 cannot be used"):
             async with managed_server("toy", stand_in({"port": port}), tmp_path / "log"):
                 pass
-    with pytest.raises(ConfigError, match="api-key is set by the run"):
-        async with managed_server("toy", stand_in({"api_key": "x"}), tmp_path / "log"):
+    with pytest.raises(ConfigError, match="served-model-name is set by the run"):
+        async with managed_server("toy", stand_in({"served_model_name": "x"}), tmp_path / "log"):
             pass
     with pytest.raises(ConfigError, match="no folder with a model in it"):
         async with managed_server(str(tmp_path / "nothing"), stand_in(), tmp_path / "log"):

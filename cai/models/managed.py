@@ -39,7 +39,8 @@ NOTICED_S = 3.0
 # Below those that systems hand out: one of them would be given to somebody else while the engine loads.
 PORTS = range(20_000, 32_768)
 TRIES = 20  # of a port that is free
-GUARD = ["--middleware", "cai.engine_guard.Guard"]  # vLLM's own check leaves all but the paths of its APIs open
+# vLLM's own check leaves all but the paths of its APIs open
+GUARD = ["--middleware", "cai.engine_guard.Guard"]
 RUN_KEY = "CAI_MANAGED_KEY"  # holds the key where other processes of the run ask the servers as well
 _keys: dict[str, str] = {}
 _processes: dict[str, subprocess.Popen[bytes]] = {}

@@ -22,7 +22,16 @@ from cai.runfolder import installed
 from tests.faults.after import clear
 from tests.faults.scene import Result, Scenario, check
 
-MODULES = ("kill", "kill_engine", "kill_training", "kill_worker", "provider", "host", "budget", "hostile_text")
+MODULES = (
+    "kill",
+    "kill_engine",
+    "kill_training",
+    "kill_worker",
+    "provider",
+    "host",
+    "budget",
+    "hostile_text",
+)
 LIMIT_S = 1800.0  # for one scenario
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- made by make soak: begin -->", "<!-- made by make soak: end -->"
