@@ -6,14 +6,15 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, AnyStr
+from typing import AnyStr
 
 LONGEST_LINE = 1 << 26  # characters or bytes; what one row takes in memory is a few times that
 LARGEST = 1 << 28  # bytes of a file that is read as a whole
 
 
-def open_given(path: Path) -> IO[bytes]:
+def open_given(path: Path) -> BufferedReader:
     """Open a regular file for reading. Raises OSError for whatever else there is, and where nothing is."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
