@@ -61,7 +61,7 @@ class Claim(NamedTuple):
     """Two numbers that must be the same."""
 
     what: str
-    count: int
+    told: int
     other: str
     found: int
 
@@ -95,9 +95,9 @@ def _of_rows(report: ShardReport) -> list[Claim]:
 
 def _hold(stage: str, shard: int, claims: Iterable[Claim]) -> None:
     for claim in claims:
-        if claim.count != claim.found:
+        if claim.told != claim.found:
             raise AccountingError(
-                f"stage {stage}, shard {shard}: {claim.count:,} {claim.what}, but {claim.found:,} {claim.other}; {BUG}"
+                f"stage {stage}, shard {shard}: {claim.told:,} {claim.what}, but {claim.found:,} {claim.other}; {BUG}"
             )
 
 

@@ -194,9 +194,12 @@ def read_spent(root: Path) -> Spent | None:
     counts = [sum(words[WORDS + field : words[1] * WORDS : WORDS]) for field in range(WORDS)]
     failed = dict(zip(FAILED, counts[FIRST_FAILED:OTHERS], strict=False)) | {"other": counts[OTHERS]}
     return Spent(
-        *counts[CALLS:NANOS],
-        counts[NANOS] * NANO,
-        *counts[ESTIMATED:FIRST_FAILED],
+        calls=counts[CALLS],
+        replies=counts[REPLIES],
+        tokens=counts[TOKENS],
+        cost=counts[NANOS] * NANO,
+        estimated=counts[ESTIMATED],
+        unpriced=counts[UNPRICED],
         failed={why: count for why, count in failed.items() if count},
     )
 

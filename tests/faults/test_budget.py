@@ -51,7 +51,8 @@ async def test_a_capped_run(scenario: Scenario, times: int, tmp_path: Path) -> N
 @pytest.mark.parametrize("cap", ["max_calls", "max_tokens", "max_cost"])
 async def test_each_cap_stops_all_shards_and_lets_go_on(cap: str, tmp_path: Path) -> None:
     """What is in flight ends and is kept, nothing else is sent; with more to spend the run ends as if undisturbed."""
-    (tmp_path / "whole").mkdir(), (tmp_path / "capped").mkdir()
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "capped").mkdir()
     async with wire_server(obliging) as server:
         whole = budgeted(tmp_path / "whole", server.url)
         await pipeline(whole)
