@@ -37,8 +37,10 @@ async def test_a_run_that_meets_every_fault(backend: Backend, tmp_path: Path) ->
     """One of each, in one run: the rows are those of an undisturbed one, and each fault costs one call."""
     result = check(await provider.disturbed(list(KINDS.values()), tmp_path, 11, FAULTS, [backend]))
     scored = sum(len(kind.faults) for kind in KINDS.values() if kind.scored)
-    assert result.injected >= FAULTS - scored
-    assert len(result.recover_s) >= result.injected - len(KINDS) and result.median_s < 60
+    good = sum(len(kind.faults) for kind in KINDS.values() if kind.passes)
+    assert result.injected == FAULTS - (scored if backend == "anthropic" else 0)
+    # each was asked again, but for a question whether the endpoint answers that another reply has settled
+    assert len(result.recover_s) >= result.injected - good - 2 and result.median_s < 60
 
 
 @pytest.mark.slow
