@@ -51,8 +51,8 @@ def pinned_engine(root: Path, model: ModelConfig) -> ManagedConfig:
         return model.managed
     args = {name.lstrip("-").replace("_", "-"): value for name, value in model.managed.args.items()}
     args = {"load-format": "safetensors", **args}
-    asked = args.get("revision")
-    if (commit := pinned(root, "model", model.model, asked and str(asked))) is not None:
+    asked = str(args["revision"]) if "revision" in args else None
+    if (commit := pinned(root, "model", model.model, asked)) is not None:
         args = {"tokenizer-revision": commit, **args, "revision": commit}
     return model.managed.model_copy(update={"args": args})
 

@@ -75,11 +75,21 @@ def own_token() -> Iterator[None]:
         yield
         return
     os.environ |= mine
+    _heed_environment()
     try:
         yield
     finally:
         for name in mine:
             del os.environ[name]
+        _heed_environment()
+
+
+def _heed_environment() -> None:
+    """Let Ray look again at what it read when it was imported, be it by somebody else."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ def test_files_and_links_are_there(path: Path) -> None:
     """Files of the repository by their path, and pages by their link."""
     text = path.read_text()
     own = re.sub(r"https?://\S+", "", text)
-    named = set(re.findall(r"(?:flows|cai|constitutions|docs)/[\w./-]+\.\w+", own))
+    named = set(re.findall(r"(?<![\w/])(?:flows|cai|constitutions|docs|tests)/[\w./-]+\.\w+", own))
     assert all((ROOT / name).is_file() for name in named), named
     links = re.findall(r"\]\(([^)#]+?)\)", text)
     assert all((path.parent / link).is_file() for link in links if "://" not in link)

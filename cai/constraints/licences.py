@@ -59,7 +59,7 @@ def direct() -> dict[str, str]:
         *project["dependencies"],
         *(one for ones in project["optional-dependencies"].values() for one in ones),
     ]
-    found = {}
+    found: dict[str, str] = {}
     for line in asked:
         reason = re.search(rf'^  "{re.escape(line)}",?\s*# (.*)$', text, re.MULTILINE)
         found[canonicalize_name(Requirement(line).name)] = reason[1] if reason else ""
@@ -69,12 +69,12 @@ def direct() -> dict[str, str]:
 def licence_of(package: Distribution) -> str:
     """In the package's own words: its expression, its classifiers, or its field; "" where it says nothing."""
     told = package.metadata
-    if (found := told.get("License-Expression")) is not None:
+    if (found := told.json.get("license_expression")) is not None:
         return str(found)
     classifiers = [line for line in told.get_all("Classifier") or [] if line.startswith("License ::")]
     named = [line.rpartition(" :: ")[2] for line in classifiers]
     named = [name for name in named if name not in ("OSI Approved", "DFSG approved")]
-    first = (told.get("License") or "").strip().partition("\n")[0][:80]
+    first = str(told.json.get("license") or "").strip().partition("\n")[0][:80]
     return "; ".join(named) or UNTOLD.get(canonicalize_name(package.name)) or first
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -163,3 +164,36 @@ async def test_what_is_fatal_in_a_worker_ends_the_run_in_one_line(tmp_path: Path
     lines = [line for line in errors.splitlines() if line.startswith(("error:", "resume with:"))]
     assert "the key was withdrawn" in lines[0] and len(lines) == 2
     assert "Traceback" not in errors
+
+
+STRANGER = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
+print("let in")
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_of_ours_takes_orders_from_its_own_processes_alone() -> None:
+    """Another user of this machine, or of the network, has no token; it stands in no process's arguments."""
+    import ray  # before there is a token, as another package may do
+
+    from flows.cluster import TOKEN, own_token
+
+    before = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    with own_token():
+        token = os.environ[TOKEN]
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
+        try:
+            command = [sys.executable, "-c", STRANGER, ray.get_runtime_context().gcs_address]
+            for known, let_in in ({}, False), ({"RAY_AUTH_MODE": "token", TOKEN: token}, True):
+                asked = subprocess.run(
+                    command, env=before | known, capture_output=True, text=True, check=False, timeout=300
+                )
+                assert ("let in" in asked.stdout) is let_in, asked.stderr
+            for process in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    assert token.encode() not in process.read_bytes()
+        finally:
+            ray.shutdown()
+    assert TOKEN not in os.environ
