@@ -6,7 +6,6 @@ Works without a Prefect server (Prefect starts a temporary one of its own) and w
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib
 import os
 import sys
@@ -19,7 +18,7 @@ if sys.argv[1:2] != ["deploy"]:  # what is served tells of its runs
 
 from rich.console import Console
 
-from cai.conduct.main import loop_factory, show, told
+from cai.conduct.main import run_in_loop, show, told
 from cai.config import RunConfig
 from cai.evaluate.require import read_conditions
 from cai.models.check import missing_keys
@@ -100,10 +99,9 @@ def _run(name: str, config: RunConfig, module: str | None = None, **options: str
             for late in FIRST:
                 importlib.import_module(late)
         try:
-            with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                ready()
-                return runner.run(flow(config, **options))
-        except (TerminationSignal, asyncio.CancelledError) as stop:
+            ready()
+            return run_in_loop(flow(config, **options))
+        except TerminationSignal as stop:
             raise KeyboardInterrupt from stop
 
 

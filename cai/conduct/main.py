@@ -112,6 +112,7 @@ def run_in_loop(work: Coroutine[Any, Any, Any]) -> Any:
 
     async def main() -> Any:
         interrupt.task = asyncio.current_task()
+        asyncio.get_running_loop().set_exception_handler(interrupt.unless_bug)
         return await work
 
     try:

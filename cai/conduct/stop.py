@@ -74,6 +74,14 @@ class Interrupt:
         with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing to cancel
             self.task.get_loop().call_soon_threadsafe(self.task.cancel)
 
+    def unless_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The loop's handler of exceptions: a signal that Prefect hears by raising one ends the task."""
+        error = context.get("exception")
+        if error is None or isinstance(error, Exception):
+            loop.default_exception_handler(context)
+        else:
+            self(signal.SIGTERM, None)
+
     def __enter__(self) -> Self:
         Interrupt.current = self
         if self._before != signal.SIG_IGN:

@@ -237,3 +237,24 @@ async def test_a_closed_terminal_stops_the_run(tmp_path: Path) -> None:
         await finished(config)
     keys = [json.dumps(request, sort_keys=True) for request in server.requests]
     assert len(keys) - len(set(keys)) <= LIMIT
+
+
+def test_a_signal_that_another_library_hears_by_raising_stops_the_run() -> None:
+    """Prefect raises out of its handler of SIGTERM, and an event loop that waits would swallow that."""
+
+    class Told(BaseException):
+        """What is no Exception."""
+
+    def raised(number: int, frame: object) -> None:
+        raise Told
+
+    async def waiting() -> None:
+        asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(60)
+
+    before = signal.signal(signal.SIGTERM, raised)
+    try:
+        with pytest.raises((KeyboardInterrupt, Told)):
+            main.run_in_loop(waiting())
+    finally:
+        signal.signal(signal.SIGTERM, before)

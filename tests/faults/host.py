@@ -25,7 +25,7 @@ from cai.config import RunConfig
 from cai.config_file import load_config
 from cai.errors import CaiError
 from cai.journal_lines import lines
-from tests.faults.kill import Tally, Whole
+from tests.faults.kill import Tally, Whole, with_prefect
 from tests.faults.room import Room
 from tests.faults.scene import LIMIT, Result, Scenario, ended, until_calls, write_config
 from tests.flows.small import obliging
@@ -350,7 +350,19 @@ async def two_runs(folder: Path, seed: int, times: int) -> Result:
 
 
 async def told_to_stop(folder: Path, seed: int, times: int) -> Result:
-    """Ctrl-C, SIGTERM or a closed terminal, once or again and again, from the start of the run to its end."""
+    """Ctrl-C, SIGTERM or a closed terminal, once or again and again, from the first call to nearly the last."""
+    return await _told_to_stop(folder, seed, times, "Ctrl-C, SIGTERM or a closed terminal", begin)
+
+
+async def prefect_told_to_stop(folder: Path, seed: int, times: int) -> Result:
+    """The same for a run under Prefect, which has its own ideas about signals."""
+    fault = "Ctrl-C, SIGTERM or a closed terminal, under Prefect"
+    return await _told_to_stop(folder, seed, times, fault, lambda config: with_prefect(config, {}))
+
+
+async def _told_to_stop(
+    folder: Path, seed: int, times: int, fault: str, begin: Callable[[Path], Process]
+) -> Result:
     rng, tally = random.Random(seed), Tally()
     async with wire_server(reply=obliging, delay_s=DELAY_S) as server:
         whole = await undisturbed(folder / "whole", server)
@@ -371,7 +383,7 @@ async def told_to_stop(folder: Path, seed: int, times: int) -> Result:
             await again(begin(config), tally)
             tally.kills += 1
             tally.compare(whole, config.parent / "outputs" / "small", server.calls - before)
-    return tally.result("Ctrl-C, SIGTERM or a closed terminal", AGAIN)
+    return tally.result(fault, AGAIN)
 
 
 SCENARIOS: dict[str, tuple[Scenario, int]] = {
@@ -386,4 +398,5 @@ SCENARIOS: dict[str, tuple[Scenario, int]] = {
     "the clock jumps": (clock_jumps, 4),
     "a second run of the same folder": (two_runs, 6),
     "Ctrl-C, SIGTERM or a closed terminal": (told_to_stop, 12),
+    "Ctrl-C, SIGTERM or a closed terminal, under Prefect": (prefect_told_to_stop, 4),
 }
