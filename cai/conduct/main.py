@@ -27,6 +27,10 @@ from cai.store import is_refusal
 from cai.store import told as refused
 
 INTERRUPTED = 130  # exit status after Ctrl-C, SIGTERM and a closed terminal alike: the run can be resumed
+OUT_OF_MEMORY = (
+    "this process may take no more memory; every finished call is kept: set more 'shards' (their rows and replies are "
+    "what is held) or a lower max_concurrency of the models, or raise the limit (ulimit -v, the container's)"
+)
 COMMANDS = {
     "pipeline": "cai run",
     "train": "cai train",
@@ -86,6 +90,9 @@ def told(
                 raise
             code = 1
             sys.stderr.write(f"error: {refused(error)}\n")
+        except MemoryError:
+            code = 1
+            sys.stderr.write(f"error: {OUT_OF_MEMORY}\n")
         except KeyboardInterrupt:
             stop_listening()
             code = INTERRUPTED

@@ -258,3 +258,15 @@ def test_a_signal_that_another_library_hears_by_raising_stops_the_run() -> None:
             main.run_in_loop(waiting())
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_want_of_memory_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With what to lower, and how to go on."""
+
+    def full(_: RunConfig) -> int:
+        raise MemoryError
+
+    config = write_config(tmp_path, "http://127.0.0.1:1/v1")
+    assert told("pipeline", str(config), [], full) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "max_concurrency" in lines[0] and lines[1].startswith("resume with: cai run")
