@@ -69,7 +69,7 @@ class Spent(NamedTuple):
     @property
     def lost(self) -> int:
         """Attempts of which nobody knows what came: in flight when a process ended, or right now."""
-        return self.calls - self.replies - sum(self.failed.values())
+        return max(0, self.calls - self.replies - sum(self.failed.values()))
 
 
 class Counters:

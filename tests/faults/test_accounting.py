@@ -176,6 +176,20 @@ async def test_a_run_accounts_for_every_attempt(tmp_path: Path) -> None:
     account(config, whole=False)
 
 
+async def test_what_is_sent_to_another_replica_is_another_attempt(tmp_path: Path) -> None:
+    """A call that one server loses and the next one answers has been sent twice."""
+    async with (
+        wire_server(obliging, faults=lambda n: Fault(status=500)) as bad,
+        wire_server(obliging) as good,
+    ):
+        replicas = {"backend": "vllm", "model": "toy", "endpoints": [bad.url, good.url], "max_concurrency": 4}
+        config = small_run(tmp_path, "", models={"toy": replicas})
+        await pipeline(config)
+        found = run_status(config.root)["accounting"]
+        assert bad.calls > 0 and found["attempts"] == bad.calls + good.calls
+    assert found["failed_attempts"] == {"transient": bad.calls} and found["replies"] == good.calls
+
+
 async def test_what_does_not_add_up_stops_the_shard(tmp_path: Path) -> None:
     """Each number that must be the same is held against the other, and both are named."""
     await run(tmp_path, Unsteady(1, 0.2, 0), "d")

@@ -90,8 +90,12 @@ async def test_the_budget_makes_no_other_run(tmp_path: Path) -> None:
         await pipeline(budgeted(tmp_path, server.url))
         config = budgeted(tmp_path, server.url, max_calls=10_000)
         calls, rows = server.calls, published(config.root)
+        coverage = (config.root / "coverage.json").stat().st_ino
         await pipeline(config)
         assert (server.calls, published(config.root)) == (calls, rows)
+    assert (
+        config.root / "coverage.json"
+    ).stat().st_ino == coverage  # a run that is not finished removes it first
     status = run_status(config.root)
     assert status["config"]["budget"]["max_calls"] == 10_000
     assert spent_now(config) == f"{calls} of 10,000 calls"
