@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cai.errors import ConfigError
+from cai.errors import StoreError
 from cai.journal import Journal
 from cai.journal_lines import look_up
 from cai.rows import Drop, Judgment, Pair, Prompt, Reply, Revision
@@ -262,5 +262,5 @@ def test_the_command_refuses_in_one_line(run: Path, tmp_path: Path) -> None:
         assert done.status == 2 and told in done.err and done.err.count("\n") == 1, done.err
     taken.close()
     (tmp_path / "config.json").write_text("[")
-    with pytest.raises(ConfigError, match="not JSON"), viewer(tmp_path):
+    with pytest.raises(StoreError, match=r"config\.json: damaged"), viewer(tmp_path):
         pass

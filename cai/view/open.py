@@ -26,14 +26,11 @@ def open_view(settings: Settings, told: Told | None = None) -> View:
 
 
 def run_config(root: Path) -> RunConfig:
-    """The config that a run was started with. Raises ConfigError."""
+    """The config that a run was started with. Raises ConfigError, and StoreError where the file is damaged."""
     path = root / "config.json"
     if not path.is_file():
         raise ConfigError(f"{root}: not a run (no config.json); runs lie in outputs/<name>")
-    try:
-        stored = read_json(path)
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON ({error}); start the run again") from error
+    stored = read_json(path)
     if not isinstance(stored, dict):
         raise ConfigError(f"{path}: not a config; start the run again")
     return validate_config(stored, str(path))
