@@ -59,8 +59,11 @@ class Room:
 
     def lock(self) -> None:
         """Make the disk read-only to all that is opened from now on."""
-        self._mount("--bind", str(self.folder), str(self.folder))
-        self._mount("-o", "remount,bind,ro", str(self.folder))
+        beside = self.folder.with_name(f"{self.folder.name}-locked")  # where nobody has a file open
+        beside.mkdir()
+        self._mount("--bind", str(self.folder), str(beside))
+        self._mount("-o", "remount,bind,ro", str(beside))
+        self._mount("--move", str(beside), str(self.folder))
 
     def restore(self) -> None:
         """Make it large and writable again."""
