@@ -32,4 +32,6 @@ class Guard:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await JSONResponse({"error": {"message": "no key, or not this server's"}}, 401)(scope, receive, send)
+            await JSONResponse({"error": {"message": "no key, or not this server's"}}, 401)(
+                scope, receive, send
+            )

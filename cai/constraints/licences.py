@@ -85,9 +85,10 @@ def is_free(licence: str) -> bool:
 
 def packages() -> Iterator[Package]:
     """Every installed package that the constraints name, by name."""
-    asked, by = direct(), defaultdict(set)
+    asked = direct()
+    by: dict[str, set[str]] = defaultdict(set)
     pinned = {name for gpu in (False, True) for name in names(gpu)}
-    installed = {canonicalize_name(one.name): one for one in distributions()}
+    installed: dict[str, Distribution] = {canonicalize_name(one.name): one for one in distributions()}
     for name, one in installed.items():
         for line in one.requires or ():
             by[canonicalize_name(Requirement(line).name)].add(name)
