@@ -19,7 +19,8 @@ from cai.errors import ConfigError, ConstitutionError
 from cai.imports import import_text
 from cai.rows import Prompt
 from cai.sources import read_prompts
-from tests.faults.hostile_files import BAD, READERS, limited, mutated, outcome
+from tests.faults.hostile_files import BAD, limited, mutated, outcome
+from tests.faults.readers import READERS
 
 EXAMPLES = int(os.environ.get("CAI_FUZZ", "20"))
 
