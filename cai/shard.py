@@ -98,8 +98,9 @@ def read_manifest(manifest: Path) -> ShardReport | None:
             report = decode(json.dumps(stored), ShardReport)
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise StoreError(f"{manifest}: not a manifest of this version ({explain(error)})") from error
+        except (ValueError, RecursionError) as error:
+            problem = explain(error) if isinstance(error, ValueError) else "nested too deeply"
+            raise StoreError(f"{manifest}: not a manifest of this version ({problem})") from error
     folder = manifest.parent
     names = report.rows.path.name, report.dropped.path.name  # no path leads out of the folder
     return _with_paths(report, *(folder / name for name in names))
