@@ -31,6 +31,7 @@ from cai.spending import (
 )
 
 NO_CAP = sys.maxsize
+PER_DOLLAR = 1e9  # of the smallest unit that is counted
 AGAIN = "and run the same command to go on"
 
 
@@ -79,13 +80,12 @@ class Spending:
     def add(self, request: Request, completion: Completion) -> None:
         """Count what a reply has used; where it does not say, what its length tells."""
         usage, price = completion.usage, completion.cost
-        if not usage.prompt_tokens or (completion.text and not usage.completion_tokens):
+        prompt, reply = usage.prompt_tokens, usage.completion_tokens
+        if not prompt or (not reply and completion.text):
             usage = estimated_usage(request, completion.text)
-            price = self._price(usage)
+            prompt, reply, price = usage.prompt_tokens, usage.completion_tokens, self._price(usage)
             self._counters.count(ESTIMATED)
-        self._counters.count_reply(
-            usage.prompt_tokens + usage.completion_tokens, round(price / NANO) if price else 0
-        )
+        self._counters.count_reply(prompt + reply, int(price * PER_DOLLAR + 0.5) if price else 0)
         if price is None and self._model.managed is None:
             self._counters.count(UNPRICED)
 
