@@ -38,7 +38,8 @@ FAST_ON_CPU: Args = {
 STAND_IN = """
 import argparse, http.server, os, subprocess, sys, time
 parser = argparse.ArgumentParser(prog="api_server.py")
-for name in ("model", "served-model-name", "host", "structured-outputs-config", "dtype", "middleware"):
+names = ("model", "served-model-name", "host", "structured-outputs-config", "dtype", "middleware", "load-format")
+for name in names:
     parser.add_argument("--" + name)
 parser.add_argument("--port", type=int)
 parser.add_argument("--block-size", type=int)

@@ -75,7 +75,10 @@ def test_the_temporary_server_wants_its_key(tmp_path: Path, monkeypatch: pytest.
     """Nobody else on this machine starts a run, or reads one; the key stands in no process's arguments."""
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
-    with api_for(small_run(tmp_path, "http://127.0.0.1:9/v1")) as ready:
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),  # other tests' server
+        api_for(small_run(tmp_path, "http://127.0.0.1:9/v1")) as ready,
+    ):
         ready()
         url, login = f"{PREFECT_API_URL.value()}/flow_runs/count", PREFECT_API_AUTH_STRING.value()
         assert login and len(login) > 32
