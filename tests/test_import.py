@@ -479,12 +479,13 @@ def test_unreadable_files_write_nothing(tmp_path: Path) -> None:
     out, binary, long = tmp_path / "out.yaml", tmp_path / "bin.json", tmp_path / "long.md"
     binary.write_bytes(b'["a\xff"]')
     long.write_bytes(b"x" * 10_000_001)
-    for path, message in ((binary, "bin.json:1:4: byte 0xff is not UTF-8"), (tmp_path / "no.json", "cannot be read")):
+    for path, message in (
+        (binary, "bin.json:1:4: byte 0xff is not UTF-8"),
+        (tmp_path / "no.json", "cannot be read"),
+    ):
         found = CliRunner().invoke(app, ["constitution", "import", str(path), "-o", str(out)])
         assert message in str(found.exception) and not out.exists()
-    assert "longer than 10 MB" in one_line(
-        cai("constitution", "import", str(long), "-o", str(out))
-    )
+    assert "longer than 10 MB" in one_line(cai("constitution", "import", str(long), "-o", str(out)))
     assert not out.exists()
 
 

@@ -29,7 +29,9 @@ def main(command: list[str]) -> None:
     while child.poll() is None and os.getppid() == parent:
         if select.select([sys.stdin], [], [], POLL_S)[0]:
             break
-    if (status := child.poll()) is not None and status < 0:  # for whoever reads the log: it cannot say so itself
+    if (
+        status := child.poll()
+    ) is not None and status < 0:  # for whoever reads the log: it cannot say so itself
         print(f"Killed: a signal ended it ({signal.Signals(-status).name})", flush=True)  # noqa: T201
     os.killpg(0, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S

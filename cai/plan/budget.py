@@ -27,4 +27,6 @@ def over_budget(config: RunConfig, plan: Plan) -> Iterator[str]:
 
 
 def _line(cap: str, wanted: str, most: str, spent: str) -> str:
-    return f"{cap}: {wanted} in all, {spent} of it spent already, are more than {most}: the run would stop there"
+    return (
+        f"{cap}: {wanted} in all, {spent} of it spent already, are more than {most}: the run would stop there"
+    )
