@@ -34,6 +34,7 @@ from tests.wire import Wire, wire_server
 DELAY_S = 0.03
 STOPPED_S = 60.0  # far more than a clean stop takes, on a busy machine
 PAGE = 4096
+SPENT = "spent.bin"
 ROOT = Path(__file__).parents[2]
 AGAIN = "from running it again until it is through"
 Process = subprocess.Popen[bytes]
@@ -183,9 +184,15 @@ async def files_lost(folder: Path, seed: int, times: int) -> Result:
 
 
 async def files_damaged(folder: Path, seed: int, times: int) -> Result:
-    """Any one file of a finished run damaged; running it again makes it again and asks nothing."""
+    """Any one file of a finished run damaged; running it again makes it again and asks nothing.
+
+    But for the counters of the budget: money is not guessed, so the run stops and says to move the file away.
+    """
 
     def spoil(path: Path, rng: random.Random) -> None:
+        if path.name == SPENT:
+            path.unlink()
+            return
         path.write_bytes(damaged(path.read_bytes(), rng))
 
     return await _files(folder, seed, times, "a file of a finished run damaged", spoil)
