@@ -145,7 +145,7 @@ async def recorded(config: RunConfig, stage: str) -> list[Request]:
 
 async def _replay(step: Any, row: Any, ask: Any) -> None:
     """A row once more; one that was dropped for a reply that did not parse is dropped again."""
-    from cai.run import results_of
+    from cai.results import results_of
 
     await results_of("recorded", step, row, ask)
 

@@ -18,8 +18,8 @@ from cai.models.base import Completion, Request, Usage, gives_logprobs
 from cai.pipeline import job_of, role_of
 from cai.plan.calls import place
 from cai.plan.rates import CHARACTERS_A_TOKEN, PerCall
+from cai.results import results_of
 from cai.rows import Candidate, Comparison, Prompt, Reply
-from cai.run import results_of
 
 LABELLED_PAIRS = 50  # looked at, of those that a judge is measured on
 VERDICT = "\nVERDICT: breaks"
