@@ -11,7 +11,7 @@ from typing import Any
 from cai.config import ModelConfig, RunConfig
 from cai.doctor.finding import Finding, asked_models
 from cai.errors import CaiError, ConfigError
-from cai.models.check import KEY_ENV, api_key
+from cai.models.check import KEY_ENV, api_key, block_name
 from cai.preflight import check_endpoint, check_inputs
 
 DEADLINE_S = 10.0  # for one endpoint to answer a free question
@@ -35,7 +35,7 @@ def keys(config: RunConfig | None) -> list[Finding]:
             found.append(Finding(area="key", what=env, found="set", state="ok"))
         except ConfigError:
             state = "empty" if env in os.environ else "not set"
-            fix = f"export {env}=…, or name another variable in api_key_env"
+            fix = f"export {env}=…, save it as Prefect's Secret block {block_name(env)}, or name another variable in api_key_env"
             found.append(Finding(area="key", what=env, found=state, state="missing", fix=fix))
     return found
 
