@@ -35,7 +35,8 @@ def keys(config: RunConfig | None) -> list[Finding]:
             found.append(Finding(area="key", what=env, found="set", state="ok"))
         except ConfigError:
             state = "empty" if env in os.environ else "not set"
-            fix = f"export {env}=…, save it as Prefect's Secret block {block_name(env)}, or name another variable in api_key_env"
+            block = f"save it as Prefect's Secret block {block_name(env)}"
+            fix = f"export {env}=…, {block}, or name another variable in api_key_env"
             found.append(Finding(area="key", what=env, found=state, state="missing", fix=fix))
     return found
 
