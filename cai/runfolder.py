@@ -94,9 +94,9 @@ def start_run(config: RunConfig) -> Iterator[None]:
                 (config.root / name).unlink(missing_ok=True)
         else:  # the budget may be another one
             stored = whole_json(config.root / "config.json")
-            write_json(
-                config.root / "config.json", stored | config.model_dump(mode="json", include={"budget"})
-            )
+            renewed = stored | config.model_dump(mode="json", include={"budget"})
+            if renewed != stored:
+                write_json(config.root / "config.json", renewed)
         yield
 
 

@@ -108,8 +108,8 @@ def test_loopback_faults_are_seeded() -> None:
 
 def test_capacity() -> None:
     """The load makes every call that it was asked for."""
-    found = bench("capacity", "--calls", "500", "--connections", "8", "--processes", "1", "2")
-    assert [row["calls"] for row in found["rows"]] == [500, 500]
+    found = bench("capacity", "--calls", "5000", "--connections", "8", "--processes", "1", "2")
+    assert [row["calls"] for row in found["rows"]] == [5000, 5000]
 
 
 @pytest.mark.slow

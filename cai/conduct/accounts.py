@@ -13,7 +13,7 @@ from cai.accounting import Link, check_attempts, check_links, check_manifests
 from cai.config import RunConfig
 from cai.evaluate.compare import compare_stage, compared_models
 from cai.judges import joint_stage, judge_stages
-from cai.report.status import shard_reports, stage_names
+from cai.report.status import shard_reports, stage_names, whole_json
 from cai.rounds import plays_itself, rounds_of
 from cai.spending import Spent, read_spent
 from cai.stepwise import PART, STEPS, origin_of
@@ -59,7 +59,8 @@ def account(config: RunConfig, whole: bool = True) -> dict[str, Any]:
         "failed_attempts": dict(spent.failed),
         "attempts_lost": spent.lost,
     }
-    write_json(config.root / FILE, accounted)
+    if whole_json(config.root / FILE) != accounted:
+        write_json(config.root / FILE, accounted)
     return accounted
 
 
