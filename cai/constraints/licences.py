@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sysconfig
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -83,12 +84,18 @@ def is_free(licence: str) -> bool:
     return FREE.search(licence) is not None and BOUND.search(LESSER.sub("", licence)) is None
 
 
+def installed_here() -> dict[str, Distribution]:
+    """What is installed in this environment by name; not what some of it carries along for itself."""
+    folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    return {canonicalize_name(one.name): one for one in distributions(path=folders)}
+
+
 def packages() -> Iterator[Package]:
     """Every installed package that the constraints name, by name."""
     asked = direct()
     by: dict[str, set[str]] = defaultdict(set)
     pinned = {name for gpu in (False, True) for name in names(gpu)}
-    installed: dict[str, Distribution] = {canonicalize_name(one.name): one for one in distributions()}
+    installed = installed_here()
     for name, one in installed.items():
         for line in one.requires or ():
             by[canonicalize_name(Requirement(line).name)].add(name)

@@ -105,12 +105,18 @@ def _rows(
     tokens: tuple[str, ...],
     columns: tuple[str, ...],
     number: str | None = None,
+    beside: tuple[str, ...] = (),
 ) -> Iterator[Row]:
-    """Yield the columns of each row; `sha256` is here to be part of the dataset's cache key. `tokens`: to break up."""
+    """Yield the columns of each row; `sha256` is here to be part of the dataset's cache key. `tokens`: to break up.
+
+    `beside`: columns that a row of this part must have, though nothing of them is read.
+    """
     part = "sft" if "completion" in columns else "preference"
     turns = TurnTokens(tokens, usual=False)
     for place, row in enumerate(_parquet(path) if path.endswith(".parquet") else _jsonl(path), start=1):
         try:
+            if lacking := [column for column in beside if column not in row]:
+                raise KeyError(lacking[0])
             found = _texts({column: row[column] for column in columns}, turns)
             if number is not None:
                 found[number] = _number(row[number])
@@ -178,7 +184,7 @@ def _unpaired(path: str, kind: str, sha256: str, tokens: tuple[str, ...]) -> Ite
 
 def _prompts(path: str, kind: str, sha256: str, tokens: tuple[str, ...]) -> Iterator[Row]:
     seen: set[int] = set()
-    for pair in _rows(path, kind, sha256, tokens, ("prompt",)):
+    for pair in _rows(path, kind, sha256, tokens, ("prompt",), beside=_PAIR):
         if pair["unwritable"] or _is_new(pair, seen):
             yield pair
 
