@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 from cai.config import Kind, TrainingConfig
 from cai.config.training import KINDS, REWARDED
 from cai.errors import ConfigError, TrainError
-from cai.train.accelerated import accelerate_flags
+from cai.train.accelerated import accelerate_flags, command
 from cai.train.folder import prepare_folder
 from cai.train.launch import check_args, launch
 from cai.train.memory import TRL_DEFAULTS, knobs
@@ -142,6 +143,39 @@ def test_failing_training_raises_with_its_own_last_line(base: Path, pairs: Path,
         launch(
             "sft", model=str(base), data=pairs, out=tmp_path / "o", config=SFT, seed=1, log=tmp_path / "log"
         )
+    assert group_is_gone(str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit (util-linux) is not installed")
+def test_a_training_that_runs_out_of_memory(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For real, a batch that its process has no memory for: what to lower, from its own values to which."""
+    limit = ["prlimit", f"--data={3 * 2**30}"]
+    monkeypatch.setattr("cai.train.launch.command", lambda plan: [*limit, *command(plan)])
+    row = {
+        "prompt": [{"role": "user", "content": "Hi. " * 100}],
+        "completion": [{"role": "assistant", "content": "Hello. " * 100}],
+    }
+    data = tmp_path / "rows.jsonl"
+    data.write_text((json.dumps(row) + "\n") * 2048)
+    section = SFT.model_copy(
+        update={"args": SFT.args | {"per_device_train_batch_size": 2048, "max_steps": 1}}
+    )
+    with pytest.raises(
+        TrainError, match=r"can't allocate memory.* per_device_train_batch_size 2048 → 1024"
+    ) as raised:
+        launch(
+            "sft",
+            model=str(base),
+            data=data,
+            out=tmp_path / "o",
+            config=section,
+            seed=1,
+            log=tmp_path / "log",
+        )
+    assert "\n" not in str(raised.value) and "gradient_accumulation_steps" in str(raised.value)
     assert group_is_gone(str(tmp_path))
 
 
