@@ -172,6 +172,28 @@ def test_a_cancelled_wait_gives_its_place_back() -> None:
     assert timed(work)[0] == 0
 
 
+def test_a_halted_pace_gives_no_place_to_whoever_waits() -> None:
+    """What is under way ends, and nothing takes its place; those who wait can be cancelled."""
+
+    async def work() -> tuple[int, bool]:
+        pacer = Pacer(32)
+        under_way = [await pacer.enter() for _ in range(32)]
+        waiting = [asyncio.ensure_future(pacer.enter()) for _ in range(2)]
+        await asyncio.sleep(0)
+        pacer.halt()
+        for sent in under_way:
+            pacer.leave(sent, False)
+        waiting.append(asyncio.ensure_future(pacer.enter()))
+        await asyncio.sleep(1)
+        anybody = any(turn.done() for turn in waiting)
+        for turn in waiting:
+            turn.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return pacer.in_flight, anybody
+
+    assert timed(work)[0] == (0, False)
+
+
 def test_who_waits_out_a_failure_holds_no_place() -> None:
     """With one place, another call is answered while the first one waits for its Retry-After."""
 

@@ -72,7 +72,14 @@ class Interrupt:
             return
         self._last = time.monotonic()
         with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing to cancel
-            self.task.get_loop().call_soon_threadsafe(self.task.cancel)
+            self.task.get_loop().call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        from cai.models.pace import halt  # heavy, and there where anything is asked
+
+        assert self.task is not None
+        halt()
+        self.task.cancel()
 
     def unless_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The loop's handler of exceptions: a signal that Prefect hears by raising one ends the task."""

@@ -24,7 +24,9 @@ from cai.report.status import shard_reports, stage_names, summed
 from cai.rounds import plays_itself, rounds_of, stages_of
 from cai.rows import Demonstration, Pair, Stepwise
 from cai.stepwise import PART, parts
-from cai.store import write_rows, write_text
+from cai.store import guard, write_rows, write_text
+
+BLOCK = 1 << 20  # bytes that Arrow reads at a time, as it does by itself
 
 
 def parts_of(config: RunConfig) -> tuple[str, ...]:
@@ -61,7 +63,7 @@ def export_run(config: RunConfig) -> dict[str, int]:
     write_card(config, counts, drops)
     for part, count in counts.items():
         if count:
-            _check_readable(config.root, part, count)
+            check_readable(config.root, part, count)
     return counts
 
 
@@ -110,16 +112,19 @@ def write_card(config: RunConfig, counts: dict[str, int], drops: Counter[tuple[s
     write_text(config.root / "dataset" / "README.md", text)
 
 
-def _check_readable(root: Path, part: str, rows: int) -> None:
+def check_readable(root: Path, part: str, rows: int) -> None:
     """Read a part back with Arrow's JSON reader, which is what `datasets` reads it with, a block at a time.
 
-    Raises StoreError where it cannot be read, or its rows are not those written.
+    No row may reach over more than two blocks, so they are as large as the longest one. Raises StoreError where it
+    cannot be read, or its rows are not those written.
     """
     from pyarrow import ArrowInvalid, json
 
     path = part_file(root, part)
+    with guard(path), path.open("rb") as file:
+        longest = max(map(len, file), default=0)
     try:
-        with json.open_json(path) as reader:
+        with json.open_json(path, json.ReadOptions(block_size=max(BLOCK, longest))) as reader:
             found = sum(batch.num_rows for batch in reader)
     except ArrowInvalid as error:
         raise StoreError(f"{path}: Arrow cannot read it back ({str(error).splitlines()[0]})") from error

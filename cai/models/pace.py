@@ -87,6 +87,10 @@ class Pacer:
         if self._buckets is not None:
             self._buckets.settle(sent.charged, usage)
 
+    def halt(self) -> None:
+        """Let no further call go out, ever: whoever waits, waits until it is cancelled."""
+        self.limit = self._most = self._step = 0
+
     def _adapt(self) -> None:
         share = self._congested / self._seen
         self._seen = self._congested = 0
@@ -138,6 +142,16 @@ def pacer_of(config: ModelConfig, endpoint: str) -> Pacer:
     if key not in pacers:
         pacers[key] = Pacer(config.max_concurrency, buckets.get(account))
     return pacers[key]
+
+
+def halt() -> None:
+    """Let no further call of this process go out.
+
+    Those that are cancelled leave their places one by one, and nobody must take them who is only cancelled next.
+    """
+    for pacers in list(_pacers.values()):
+        for pacer in list(pacers.values()):
+            pacer.halt()
 
 
 def unpaced() -> Pacer:

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from cai.calls import Ask, Asked
 from cai.config import JudgeConfig, ModelConfig
 from cai.constitution import Principle
+from cai.errors import StoreError
+from cai.export.dataset import check_readable, part_file
 from cai.models import open_model
 from cai.models.base import ChatModel, Request
 from cai.models.turns import ANY_MODEL
@@ -31,7 +33,7 @@ from cai.report.status import run_status
 from cai.report.tables import stage_table
 from cai.rows import Demonstration, Drop, Judgment, Message, Pair, Reply, Revision
 from cai.stages.verdict import ask_verdicts
-from cai.store import read_rows
+from cai.store import read_rows, write_rows
 from tests.faults.hostile_text import HOSTILE, PRINCIPLES, Hostile, hostile_run, rows_of, seen
 from tests.faults.scene import check
 from tests.wire import Answer, Json, asked_choices, wire_server
@@ -203,3 +205,24 @@ def asking(model: ChatModel) -> Ask:
         return Asked(await model.complete(request), "0" * 32)
 
     return ask
+
+
+def test_a_dataset_may_have_rows_of_any_length(tmp_path: Path) -> None:
+    """Longer than the blocks that a reader takes, also beside short ones, and `datasets` reads the same."""
+    texts = ["short", "long " * 500_000, "short", "longer " * 700_000]
+    rows = [
+        Demonstration(
+            id=f"d{place}", prompt=(Message(role="user", content="Hi."),), source="reply", tags=(), lineage="r",
+            completion=(Message(role="assistant", content=text),),
+        )
+        for place, text in enumerate(texts)
+    ]  # fmt: skip
+    path = part_file(tmp_path, "sft")
+    write_rows(path, rows)
+    check_readable(tmp_path, "sft", len(rows))
+    from datasets import load_dataset
+
+    read = load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert [row["completion"][0]["content"] for row in read] == texts
+    with pytest.raises(StoreError, match="5 rows written, 4 read back"):
+        check_readable(tmp_path, "sft", 5)
