@@ -20,9 +20,6 @@ from tests.flows.small import obliging
 from tests.wire import Wire, wire_server
 
 BIN = Path(sys.prefix) / "bin"
-LEASE_S = (
-    "30"  # Prefect's shortest; by default the deployment of a run that was killed is free after five minutes
-)
 FASTER = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
 VICTIMS = ("both", "worker", "run")
 ASK_S = 5.0

@@ -33,7 +33,6 @@ from tests.flows.small import obliging, published, small_config, small_run
 from tests.wire import Fault, wire_server
 
 pytestmark = pytest.mark.anyio
-PRICED = {"toy": MODEL}
 
 
 def budgeted(folder: Path, url: str, **caps: Any) -> RunConfig:
