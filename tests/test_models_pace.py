@@ -172,6 +172,29 @@ def test_a_cancelled_wait_gives_its_place_back() -> None:
     assert timed(work)[0] == 0
 
 
+def test_who_has_been_out_before_goes_first() -> None:
+    """A call that is asked again has waited already; those that ask for the first time keep their order."""
+
+    async def work() -> list[str]:
+        pacer, order = Pacer(1), list[str]()
+
+        async def call(name: str, again: bool) -> None:
+            sent = await pacer.enter(again=again)
+            order.append(name)
+            pacer.leave(sent, False)
+
+        sent = await pacer.enter()
+        async with asyncio.TaskGroup() as group:
+            for name in ("first", "second", "again"):
+                group.create_task(call(name, name == "again"))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            pacer.leave(sent, False)
+        return order
+
+    assert timed(work)[0] == ["again", "first", "second"]
+
+
 def test_a_halted_pace_gives_no_place_to_whoever_waits() -> None:
     """What is under way ends, and nothing takes its place; those who wait can be cancelled."""
 

@@ -90,7 +90,7 @@ def decided(cases: Sequence[Case]) -> list[Decided]:
 
 def beyond_doubt(fewer: int, n: int) -> bool:
     """True where `fewer` of `n` is below one half by more than chance."""
-    return n > 0 and binomial_cdf(fewer, n, 0.5) < DOUBT
+    return 2 * fewer < n and binomial_cdf(fewer, n, 0.5) < DOUBT
 
 
 def _coin(pairs: Sequence[Decided]) -> Finding | None:

@@ -44,10 +44,11 @@ class Pacer:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._seen = self._congested = 0
 
-    async def enter(self, request: Request | None = None) -> Sent:
+    async def enter(self, request: Request | None = None, again: bool = False) -> Sent:
         """Wait until a call may go out, and take its place; returns what has gone out with it.
 
-        `request`: what it asks, None for a call that generates nothing.
+        `request`: what it asks, None for a call that generates nothing. `again`: it has been out before and goes
+        ahead of those that have not, for it has waited already, and a shard's next stage may wait for it.
         """
         tokens = (0, 0)
         if request is not None and (self._buckets is not None or self._quota.counts_tokens):
@@ -55,7 +56,7 @@ class Pacer:
         charged = await self._buckets.take(sum(tokens)) if self._buckets is not None else 0.0
         while True:
             if self.in_flight >= self.limit or self._waiting:
-                await self._place()
+                await self._place(again)
             else:
                 self.in_flight += 1
             sent = self.sent
@@ -100,10 +101,10 @@ class Pacer:
         elif share < GROW_BELOW:
             self.limit = min(self._most, self.limit + self._step)
 
-    async def _place(self) -> None:
-        """Wait for a place in the order of arrival; it is taken by whoever hands it over."""
+    async def _place(self, again: bool) -> None:
+        """Wait for a place, in the order of arrival or ahead of all; it is taken by whoever hands it over."""
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        (self._waiting.appendleft if again else self._waiting.append)(turn)
         try:
             await turn
         except asyncio.CancelledError:

@@ -125,11 +125,11 @@ class RetryPolicy:
     async def _attempt(self, once: Callable[[], Awaitable[T]], call: _Call) -> T:
         loop, pacer, circuit = asyncio.get_running_loop(), self.pacer, self.circuit
         asked = loop.time()
-        sent = await pacer.enter(call.request)
+        sent = await pacer.enter(call.request, call.attempts > 0)
         while circuit.open:  # nobody holds a place while waiting for the endpoint
             pacer.leave(sent, None)
             asked = await self._outage(call)
-            sent = await pacer.enter(call.request)
+            sent = await pacer.enter(call.request, call.attempts > 0)
         begun = loop.time()
         call.ends = begun + self._deadline_s if not call.attempts else call.ends + (begun - asked)
         call.attempts += 1
