@@ -30,18 +30,18 @@ import uvloop
 
 from benchmarks.processes import cpu_by_role
 from benchmarks.tables import Column, print_table, save
-from cai.calls import Asked, key_of
 from cai.conduct.work import HERE
 from cai.config import RunConfig
 from cai.config_file import load_config
 from cai.journal import Journal
-from cai.judges import judge_stages
+from cai.judges.stages import judge_stages
 from cai.models.base import Request
 from cai.models.engine import engine_environment, engine_flags
 from cai.pipeline import job_of, role_of
 from cai.publish import write_prompts
 from cai.serving import Endpoints, opened, serving
 from cai.shard import ShardReport, shard_paths
+from cai.shard.calls import Asked, key_of
 
 ROOT = Path(__file__).parent.parent
 WARM_UP = 16
@@ -145,7 +145,7 @@ async def recorded(config: RunConfig, stage: str) -> list[Request]:
 
 async def _replay(step: Any, row: Any, ask: Any) -> None:
     """A row once more; one that was dropped for a reply that did not parse is dropped again."""
-    from cai.results import results_of
+    from cai.shard.results import results_of
 
     await results_of("recorded", step, row, ask)
 

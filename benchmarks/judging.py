@@ -21,7 +21,6 @@ from typing import Any
 import aiohttp
 import orjson
 
-from cai.calls import Calls
 from cai.config import JudgeConfig, ManagedConfig, ModelConfig, SamplingConfig
 from cai.constitution import Principle
 from cai.embedded import MODEL_DIR
@@ -33,6 +32,7 @@ from cai.models import open_model
 from cai.models.managed import managed_key, managed_server
 from cai.prompts import load_templates
 from cai.rows import LabelledPair, VerdictMethod
+from cai.shard.calls import Calls
 from cai.stages.verdict import ask_verdicts
 
 METHODS: tuple[VerdictMethod, ...] = ("logprobs", "stated", "samples")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cai.judge.cases import Case, hit, orders_of, outcome
 from cai.judge.fit import Settings, fit_rule
-from cai.labelled import read_recording
+from cai.judges.labelled import read_recording
 
 
 def halves(cases: list[Case], settings: Settings, count: int, seed: int) -> dict[str, float | None]:

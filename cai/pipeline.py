@@ -15,13 +15,14 @@ from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
-from cai.budget import spending
-from cai.calibration import judge_identity
+from cai.accounts.budget import spending
 from cai.config import PolicyConfig, RunConfig
 from cai.constitution import Constitution, load_constitution
 from cai.evaluate.compare import both_replied, compare_step, compared_models
 from cai.evaluate.grade import grade_step
-from cai.judges import (
+from cai.judges.calibration import judge_identity
+from cai.judges.qualification import labelled_pairs
+from cai.judges.stages import (
     asked,
     asked_digests,
     joint_stage,
@@ -35,10 +36,9 @@ from cai.judges import (
 from cai.models.base import ChatModel
 from cai.preferences import prompts_asked
 from cai.prompts import load_templates
-from cai.qualification import labelled_pairs
 from cai.rows import Prompt, Reply, Row
-from cai.run import Progress, run_shard
 from cai.shard import ShardReport, finished, shard_paths
+from cai.shard.run import Progress, run_shard
 from cai.stages.generate import generate_step
 from cai.stages.judge import judge_step
 from cai.stages.measure import measure_step

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from cai.budget import check_budget
-from cai.calibration import check_calibration, judge_identity, read_calibration, rules
+from cai.accounts.budget import check_budget
 from cai.config import ModelConfig, RunConfig
 from cai.constitution import load_constitution
 from cai.errors import ConfigError, ProviderError
-from cai.label_error import check_measured
+from cai.judges.calibration import check_calibration, judge_identity, read_calibration, rules
+from cai.judges.label_error import check_measured
+from cai.judges.qualification import is_gated, kind_of, labelled_pairs, principles_a_pair, require_qualified
 from cai.models import check_model, check_sampling, open_model, probe
 from cai.models.engine import adapter_rank
 from cai.models.weights import require_safetensors
 from cai.prompts import GRADING, STEPWISE, Templates, load_templates
-from cai.qualification import is_gated, kind_of, labelled_pairs, principles_a_pair, require_qualified
 from cai.rows import Drop
 from cai.sources import read_prompts
 from cai.stages.verdict import check_method

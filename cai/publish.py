@@ -12,18 +12,18 @@ from typing import Self
 
 from cai.config import RunConfig, SourceConfig
 from cai.evaluate.grade import grade_embedded
-from cai.judges import combined, combined_digests, labelled_file
+from cai.judges.stages import combined, combined_digests, labelled_file
 from cai.pipeline import digest, inputs, rows_file
 from cai.preferences import pairs_of, replayed
 from cai.process import allow_open_files
-from cai.revisions import COMMIT
 from cai.rows import Drop, Judgment, Prompt, Reply, Revision, Row
-from cai.seen import Seen
+from cai.runfolder.revisions import COMMIT
 from cai.shard import ShardReport, finished, shard_paths, write_manifest
 from cai.sources import read_prompts, shard_of
 from cai.stages.pairs import demonstrations
 from cai.stepwise import PART, STEPS, rows_of
 from cai.store import BUFFER, RowsWriter, file_sha256, read_rows, write_json
+from cai.store.seen import Seen
 from cai.target import demonstrations_within, pairs_within, read_reached
 
 BUFFERS = 1 << 24  # bytes held for all shards that prompts are sorted into …

@@ -18,7 +18,7 @@ from cai.models.in_process import in_process_engine
 from cai.models.managed import managed_server
 from cai.models.metrics import EngineFigures, add_engine, read_metrics
 from cai.preflight import NOWHERE
-from cai.revisions import pinned_engine, trusts_code
+from cai.runfolder.revisions import pinned_engine, trusts_code
 
 __all__ = [
     "Endpoints",

@@ -21,10 +21,10 @@ from rich.console import Console
 from cai.conduct.main import run_in_loop, show, told
 from cai.config import RunConfig
 from cai.evaluate.require import read_conditions
+from cai.judges.qualification import to_measure
 from cai.models.check import missing_keys
 from cai.preflight import check_inputs, check_judge
 from cai.process import loading
-from cai.qualification import to_measure
 from cai.report.tables import plain
 from flows.api import api_for
 

@@ -13,7 +13,7 @@ from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from cai.config import RunConfig
 from cai.config.training import evaluated
-from cai.judges import joint_stage
+from cai.judges.stages import joint_stage
 from cai.pipeline import read_stage
 from cai.printable import printable
 from cai.report.coverage_view import rows_of

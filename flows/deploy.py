@@ -17,10 +17,10 @@ from typing import Any
 from cai.config import RunConfig, SourceConfig
 from cai.config_file import load_config
 from cai.errors import CaiError, ConfigError
-from cai.inbox import check_inbox
+from cai.judges.qualification import to_measure
 from cai.models.check import missing_keys
 from cai.preflight import check_inputs, check_judge
-from cai.qualification import to_measure
+from cai.sources.inbox import check_inbox
 from flows.times import schedule_asked
 from flows.wanted import FLOWS, Wanted
 

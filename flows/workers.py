@@ -25,9 +25,9 @@ from cai.conduct.main import loop_factory
 from cai.conduct.work import on_board
 from cai.config import RayConfig, RunConfig
 from cai.errors import CaiError, StoreError
-from cai.progress import progress_of
 from cai.serving import Endpoints
 from cai.shard import ShardReport
+from cai.shard.progress import progress_of
 from flows.cluster import cluster, divided, key_for_workers
 from flows.secrets import load_keys
 

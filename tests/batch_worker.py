@@ -13,7 +13,7 @@ from cai.models import open_model
 from cai.models.base import Request
 from cai.models.batch import collect, follow
 from cai.rows import Message, Prompt, Reply
-from cai.run import Ask, run_shard
+from cai.shard.run import Ask, run_shard
 
 collect.LINGER_S = 60.0  # every batch is full, so none is closed by the clock
 follow.POLL_FIRST_S = follow.POLL_CAP_S = 0.02

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from cai.calibration import calibrate, judge_identity, read_calibration, rules, write_calibration
 from cai.config import JudgeConfig
 from cai.constitution import Principle
 from cai.errors import ConfigError
@@ -16,6 +15,7 @@ from cai.judge.fit import Settings
 from cai.judge.label import JudgeRule, label
 from cai.judge.promise import smallest_threshold
 from cai.judge.summary import summarise
+from cai.judges.calibration import calibrate, judge_identity, read_calibration, rules, write_calibration
 from cai.rows import Verdict
 from tests.test_judge_figures import METHODS, world
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.calls import ATTEMPTS
 from cai.judge.passes import Checked, PrinciplePasses
 from cai.junit import junit_xml
+from cai.shard.calls import ATTEMPTS
 from cai.tryout.check import Checks
 from cai.tryout.spent import Spent
 from tests.engine import Engine

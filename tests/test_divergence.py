@@ -25,7 +25,7 @@ from cai.report.page import write_report
 from cai.report.status import run_status
 from cai.report.summary import print_status
 from cai.rows import Message, Prompt, Reply
-from cai.runfolder import start_run
+from cai.runfolder.hold import start_run
 from cai.store import write_rows
 from tests.test_train_run import config_of
 

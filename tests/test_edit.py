@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.join import joined
 from cai.report.edit_rows import Example, Judgments, Met, Revisions
 from cai.report.edit_tally import compare_judgments, compare_pairs, compare_revisions
 from cai.rows import Candidate, Judgment, Message, Pair, Prompt, Reply, Revision, RevisionRound, Verdict
+from cai.store.join import joined
 
 PROMPT = Prompt(id="p", messages=(Message(role="user", content="?"),), source="s")
 

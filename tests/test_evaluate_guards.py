@@ -28,7 +28,7 @@ from cai.report.page import write_report
 from cai.report.status import run_status
 from cai.report.summary import print_status
 from cai.rows import Drop, Message, Prompt, Reply
-from cai.runfolder import start_run
+from cai.runfolder.hold import start_run
 from tests.test_train_run import config_of
 
 TEXTS = st.lists(st.text(max_size=60) | st.sampled_from(["", "I can not help.", "a b a b a b"]), max_size=30)

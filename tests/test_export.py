@@ -22,10 +22,10 @@ from cai.errors import ConfigError, StoreError
 from cai.export.folder import export_folder
 from cai.export.formats import FORMATS, FormatName
 from cai.export.record import Choice, Exported
-from cai.labelled import read_pairs
-from cai.records import read_records
+from cai.judges.labelled import read_pairs
 from cai.rows import Demonstration, LabelledPair, Message, Pair, Prompt, Stepwise
 from cai.sources import read_prompts
+from cai.sources.records import read_records
 from cai.store import write_json, write_rows
 from tests.small_cli import ROOT
 

@@ -17,7 +17,7 @@ from cai.models import open_model
 from cai.models.base import Completion, Request, Usage
 from cai.prompts import Templates, critique_messages, revise_messages
 from cai.rows import Comparison, Message, Prompt, Reply, Revision
-from cai.run import Step, run_shard, shard_paths
+from cai.shard.run import Step, run_shard, shard_paths
 from cai.stages.generate import generate_step
 from cai.stages.judge import comparisons, judge_step
 from cai.stages.revise import revise_step

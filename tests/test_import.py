@@ -21,7 +21,7 @@ from cai.constitution.principle import ConstitutionFile, Principle
 from cai.errors import ConstitutionError
 from cai.imports import FORMATS, export_text, import_text
 from cai.imports.write import draft_yaml
-from cai.labelled import tests_of as labelled_tests
+from cai.judges.labelled import tests_of as labelled_tests
 from tests.test_cli import cai, one_line
 
 ROOT = Path(__file__).parent.parent

@@ -51,7 +51,9 @@ def test_stages_know_no_sdk_and_no_files(file: Path) -> None:
     names = set(imported(file))
     assert not {name for name in names if name.split(".")[0] in SDKS | {"pathlib", "os", "io"}}
     assert not {name for name in names if name.startswith("cai.models") and name != "cai.models.base"}
-    assert not {name for name in names if name in ("cai.store", "cai.journal", "cai.run", "cai.pipeline")}
+    assert not {
+        name for name in names if name in ("cai.store", "cai.journal", "cai.shard.run", "cai.pipeline")
+    }
 
 
 def test_the_base_knows_nothing() -> None:
@@ -68,7 +70,7 @@ def test_flow_files_are_short(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["import cai.cli", "import cai.run, cai.pipeline", "import cai.train.launch"]
+    "statement", ["import cai.cli", "import cai.shard.run, cai.pipeline", "import cai.train.launch"]
 )
 def test_start_up_is_light(statement: str) -> None:
     """The command line, the runner and the training launcher load none of the heavy libraries."""

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from cai.config import RunConfig, SourceConfig
 from cai.errors import ConfigError
-from cai.inbox import Taken, inbox_file, take, with_inbox
 from cai.rows import Prompt
 from cai.sources import read_prompts
+from cai.sources.inbox import Taken, inbox_file, take, with_inbox
 from tests.flows.small import small_config
 
 HOUR = 3600.0
@@ -138,7 +138,7 @@ def test_a_file_that_changes_while_it_is_read_is_left(
         with path.open("a") as file:
             file.write(json.dumps({"prompt": "Two."}) + "\n")
 
-    monkeypatch.setattr("cai.inbox.read_prompts", growing)
+    monkeypatch.setattr("cai.sources.inbox.read_prompts", growing)
     assert look(inbox, tmp_path / "run").left == {"a.jsonl": "still being written"}
     assert not inbox_file(tmp_path / "run").exists()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cai.config import RunConfig
 from cai.errors import StoreError
 from cai.judge.label import JudgeRule, Label, pool
-from cai.judges import judge_stages, judged_sources
+from cai.judges.stages import judge_stages, judged_sources
 from cai.pipeline import job_of, role_of
 from cai.report.judges import JudgeUse, judges_of
 from cai.report.status import stage_names

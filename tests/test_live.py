@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cai.lock import Holder, held, holder
-from cai.progress import Progress
 from cai.report import progress as progress_module
 from cai.report.live import FILE, Live, Meter, StageNow, read_live, write_live
 from cai.report.progress import Board, clock, told_stage
 from cai.report.status import run_status
 from cai.report.watch import print_live, watch
+from cai.shard.progress import Progress
+from cai.store.lock import Holder, held, holder
 from tests.small_cli import ROOT, Done, cai, config_file, environment
 from tests.wire import Answer, Json, asked_choices, wire_server
 
@@ -101,7 +101,7 @@ def test_a_lock_tells_its_holder(tmp_path: Path) -> None:
 def other(tmp_path: Path) -> Path:
     """The folder of a run that another process holds, until its input closes."""
     (tmp_path / "config.json").write_text("{}")
-    code = "import sys; from cai.lock import held; from pathlib import Path\n"
+    code = "import sys; from cai.store.lock import held; from pathlib import Path\n"
     code += "with held(Path(sys.argv[1]), 'x'): print('held', flush=True); sys.stdin.read()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "run.lock")],

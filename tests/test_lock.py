@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from cai.errors import ConfigError, StoreError
-from cai.lock import held, held_folder, lock, unlock
-from cai.runfolder import hold_run
+from cai.runfolder.hold import hold_run
+from cai.store.lock import held, held_folder, lock, unlock
 from tests.flows.small import small_run
 
 HOLDER = """\
 import os, sys, time
 from pathlib import Path
-from cai.lock import lock
+from cai.store.lock import lock
 lock(Path(sys.argv[1]), "it")
 if not os.fork():
     print("forked", flush=True)

@@ -21,7 +21,7 @@ from cai.models import open_model, probe, retry
 from cai.models.base import ChatModel, Completion, Request
 from cai.models.batch import anthropic, collect, deliver, follow, openai
 from cai.rows import Message
-from cai.run import run_shard, shard_paths
+from cai.shard.run import run_shard, shard_paths
 from tests.batch_wire import BatchWire, batch_server, seeded, separated, unmarked
 from tests.batch_worker import prompts, step
 from tests.conduct import here

@@ -21,8 +21,8 @@ from cai.models.pace import Pacer
 from cai.models.quota import LONGEST_WAIT_S, Left, Sent, read_left, seconds_until
 from cai.models.retry import RetryPolicy
 from cai.rows import Message, Prompt, Reply
-from cai.run import Ask, run_shard
 from cai.shard import ShardReport
+from cai.shard.run import Ask, run_shard
 from tests.clock import virtual_loop
 
 T = TypeVar("T")

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-import cai.previous
 import cai.prompts
+import cai.runfolder.previous
 from cai.config import RunConfig
 from cai.constitution import load_constitution
-from cai.previous import config_changes, keep_previous, stored_constitution
 from cai.publish import publish_rows
 from cai.report.edit import write_edit
 from cai.rows import Judgment
-from cai.runfolder import finish_run, start_run
+from cai.runfolder.hold import finish_run, start_run
+from cai.runfolder.previous import config_changes, keep_previous, stored_constitution
 from tests.flows.small import CONSTITUTION, small_run
 from tests.test_filter import HAND
 
@@ -162,8 +162,8 @@ class Killed(BaseException):
 
 
 STEPS = (
-    (Path, "mkdir"), (cai.previous, "link_or_copy"), (Path, "symlink_to"), (Path, "replace"),
-    (cai.previous, "sync_folder"), (shutil, "rmtree"), (Path, "unlink"),
+    (Path, "mkdir"), (cai.runfolder.previous, "link_or_copy"), (Path, "symlink_to"), (Path, "replace"),
+    (cai.runfolder.previous, "sync_folder"), (shutil, "rmtree"), (Path, "unlink"),
 )  # fmt: skip
 
 

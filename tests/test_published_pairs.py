@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from cai.config_file import load_config
-from cai.conversation import Unusable, conversation
 from cai.errors import ConfigError
-from cai.labelled import read_pairs
-from cai.published_pairs import pair_of
-from cai.qualification import labelled_pairs
+from cai.judges.labelled import read_pairs
+from cai.judges.published_pairs import pair_of
+from cai.judges.qualification import labelled_pairs
 from cai.rows import LabelledPair
+from cai.sources.conversation import Unusable, conversation
 from tests.small_cli import ROOT
 
 HH = ROOT.parent / "shared/data/prompts/hh_harmless_base_test.jsonl.gz"

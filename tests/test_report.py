@@ -15,7 +15,7 @@ from cai.publish import publish_rows
 from cai.report.filter import write_filter
 from cai.report.page import write_report
 from cai.rows import Judgment
-from cai.runfolder import start_run
+from cai.runfolder.hold import start_run
 from tests.flows.small import small_run
 from tests.test_filter import HAND, judgment
 

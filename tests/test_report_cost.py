@@ -12,7 +12,7 @@ from cai.report import progress
 from cai.report.progress import Board
 from cai.report.status import in_all
 from cai.report.tables import stage_table
-from cai.run import Progress
+from cai.shard.run import Progress
 
 
 def stage(cost: float | None, calls: int = 10) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cai.config import ManagedConfig, ModelConfig, RunConfig, SourceConfig
 from cai.errors import ConfigError
 from cai.models.weights import require_safetensors
 from cai.preflight import check_inputs
-from cai.revisions import FILE, pinned_engine, record
+from cai.runfolder.revisions import FILE, pinned_engine, record
 from tests.flows.small import small_run
 from tests.hub import Repo, hub_server
 
@@ -24,7 +24,7 @@ FIRST, SECOND = "1" * 40, "2" * 40
 ASK = """
 import sys
 from pathlib import Path
-from cai.revisions import pinned
+from cai.runfolder.revisions import pinned
 for kind, name in (("dataset", "org/data"), ("model", "org/model")):
     print(pinned(Path(sys.argv[1]), kind, name, None))
 """

@@ -17,7 +17,7 @@ from cai.conduct.work import HERE
 from cai.config.training import evaluated
 from cai.constitution import load_constitution
 from cai.errors import ConfigError
-from cai.judges import joint_stage, judge_stages
+from cai.judges.stages import joint_stage, judge_stages
 from cai.plan.per_prompt import Shares, calls_a_prompt
 from cai.preferences import replayed
 from cai.report.rounds import rounds_done

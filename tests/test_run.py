@@ -12,8 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai import run as run_module
-from cai.calls import together
 from cai.errors import (
     CaiError,
     ConfigError,
@@ -25,8 +23,10 @@ from cai.errors import (
 )
 from cai.models.base import Completion, Request, Usage, derive_seed
 from cai.rows import Drop, FinishReason, Message, Prompt, Reply, Row
-from cai.run import Ask, Asked, Progress, ShardReport, Step, ask_parsed, run_shard, shard_paths
 from cai.shard import read_manifest
+from cai.shard import run as run_module
+from cai.shard.calls import together
+from cai.shard.run import Ask, Asked, Progress, ShardReport, Step, ask_parsed, run_shard, shard_paths
 from cai.store import read_rows
 
 pytestmark = pytest.mark.anyio

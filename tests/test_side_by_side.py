@@ -45,7 +45,7 @@ from cai.report.page import write_report
 from cai.report.status import run_status
 from cai.report.summary import print_status
 from cai.rows import Drop, Judgment, Prompt, Reply
-from cai.runfolder import start_run
+from cai.runfolder.hold import start_run
 from flows.artifacts import TABLES
 from flows.tasks import kind_of
 from tests.flows.small import small_run

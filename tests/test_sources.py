@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from cai.config import SourceConfig
 from cai.config_file import load_config
-from cai.conversation import Unusable, conversation, parse_transcript
 from cai.errors import ConfigError
 from cai.publish import write_prompts
 from cai.rows import Drop, Message, Prompt
 from cai.sources import read_prompts, shard_of
+from cai.sources.conversation import Unusable, conversation, parse_transcript
 from cai.store import read_rows, write_rows
 
 ROOT = Path(__file__).parent.parent

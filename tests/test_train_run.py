@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-from cai.calibration import write_calibration
 from cai.conduct.models import train_one
 from cai.conduct.work import HERE, checkpoint
 from cai.config import Kind, RunConfig
@@ -20,10 +19,11 @@ from cai.config_file import load_config
 from cai.constitution import load_constitution
 from cai.errors import ConfigError
 from cai.export.dataset import part_file
-from cai.judges import qualify_stage
-from cai.label_error import check_measured, with_measured
+from cai.judges.calibration import write_calibration
+from cai.judges.label_error import check_measured, with_measured
+from cai.judges.qualification import calibration_of, summary_of, to_measure
+from cai.judges.stages import qualify_stage
 from cai.plan.per_prompt import Shares, calls_a_prompt
-from cai.qualification import calibration_of, summary_of, to_measure
 from cai.report.status import run_status
 from cai.report.tables import evaluation_table
 from cai.rows import Message, Recorded

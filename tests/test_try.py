@@ -23,7 +23,7 @@ from cai.constitution import Constitution, Principle, load_constitution
 from cai.pipeline import job_of, run_job
 from cai.publish import write_prompts
 from cai.report.words import diff_text, word_diff
-from cai.runfolder import start_run
+from cai.runfolder.hold import start_run
 from cai.serving import on_demand
 from cai.tryout.scratch import freeze, reached
 from tests.engine import Engine

@@ -18,7 +18,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cai import prompts
-from cai.calls import ATTEMPTS, Calls
 from cai.config import JudgeConfig, ModelConfig, SamplingConfig
 from cai.constitution import Constitution, Principle
 from cai.embedded import MODEL_DIR
@@ -29,6 +28,7 @@ from cai.models import open_model
 from cai.models.base import ChatModel
 from cai.prompts import compare_messages, load_templates, reason_messages
 from cai.rows import Candidate, Comparison, Judgment, Message, Prompt, Verdict
+from cai.shard.calls import ATTEMPTS, Calls
 from cai.stages.judge import judge_step
 from cai.stages.verdict import ask_verdicts, check_method
 from tests.wire import Answer, Json, Reply, Wire, asked_choices, echo, wire_server

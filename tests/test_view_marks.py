@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai.errors import ConfigError
-from cai.labelled import read_pairs
+from cai.judges.labelled import read_pairs
 from cai.marks.bounds import bounds, sample_size
 from cai.marks.figures import AuditFigures, audit_figures, margin_of, next_place
 from cai.marks.mark import (

@@ -26,7 +26,7 @@ from cai.audit.runs import is_run
 from cai.audit.sampled import clipped, label_noise, look_at_sample, shown, texts_of
 from cai.errors import ConfigError
 from cai.intervals import rate
-from cai.records import BadRecord
+from cai.sources.records import BadRecord
 
 SAMPLE = 10_000  # rows of the checks that are dear
 SEED = 0

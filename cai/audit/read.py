@@ -1,6 +1,6 @@
 """Rows of a file, of a folder of files, or of a dataset that `datasets` saved, one at a time.
 
-Formats are those of prompt sources (`cai.records`), and files that hold one JSON array, which are read whole.
+Formats are those of prompt sources (`cai.sources.records`), and files that hold one JSON array, which are read whole.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import orjson
 
 from cai.config import SourceConfig
 from cai.errors import ConfigError
-from cai.given import open_given, read_given
-from cai.records import SUFFIXES, BadRecord, check_source, read_records
 from cai.sources import ID_COLUMNS
+from cai.sources.records import SUFFIXES, BadRecord, check_source, read_records
+from cai.store.given import open_given, read_given
 
 SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
 Rows = Iterator[tuple[str, dict[str, Any] | BadRecord]]

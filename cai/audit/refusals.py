@@ -20,11 +20,11 @@ from cai.audit.labels import labels_in, safety_of, type_of
 from cai.audit.read import none_fits, read
 from cai.audit.refusal import Refusal, refusal
 from cai.audit.runs import is_run, needs, run_rows
-from cai.conversation import Unusable, column_of, conversation
 from cai.intervals import rate
-from cai.records import BadRecord
 from cai.report.status import shard_reports
 from cai.rows import Reply, Revision
+from cai.sources.conversation import Unusable, column_of, conversation
+from cai.sources.records import BadRecord
 
 REPLY = (
     "completion", "response", "reply", "output", "answer", "generation", "model_output", "model_response",

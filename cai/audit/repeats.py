@@ -1,8 +1,8 @@
 """Rows that come again: exact copies and opposite labels over all rows, near copies in a sample, eval prompts.
 
-Digests of all rows lie on disk (`cai.seen`), so their number does not matter. Near copies: MinHash (Broder 1997) with
-locality-sensitive hashing by `datasketch`, every candidate then compared exactly. Eval prompts: the whole prompt, or 13
-words in a row, as in GPT-3's decontamination (Brown et al. 2020, arXiv 2005.14165, appendix C).
+Digests of all rows lie on disk (`cai.store.seen`), so their number does not matter. Near copies: MinHash (Broder
+1997) with locality-sensitive hashing by `datasketch`, every candidate then compared exactly. Eval prompts: the whole
+prompt, or 13 words in a row, as in GPT-3's decontamination (Brown et al. 2020, arXiv 2005.14165, appendix C).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Literal
 
 from cai.audit.pairs import PROMPT, Preference, preference_of, text_of
 from cai.audit.read import read
-from cai.conversation import Unusable, conversation
 from cai.errors import ConfigError
-from cai.records import BadRecord
-from cai.seen import Seen
+from cai.sources.conversation import Unusable, conversation
+from cai.sources.records import BadRecord
+from cai.store.seen import Seen
 
 SHINGLE = 3  # words
 ALIKE = 0.8  # Jaccard similarity of shingles from which on rows are near copies

@@ -15,8 +15,8 @@ from cai.audit.findings import Ledger, quote
 from cai.audit.read import none_fits, read
 from cai.audit.refusal import is_evasive
 from cai.audit.runs import is_run, needs, run_rows
-from cai.records import BadRecord
 from cai.rows import Judgment, Revision
+from cai.sources.records import BadRecord
 
 NEAR = 0.95  # similarity of two texts, by words (Ratcliff and Obershelp), from which on a revision hardly revises
 COMPARED = 3_000  # words of each text that are compared

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cai.judge.curve import Method
     from cai.judge.fit import Settings
     from cai.judge.summary import Kind, Summary
-    from cai.labelled import Recording
+    from cai.judges.labelled import Recording
 
 app = typer.Typer(no_args_is_help=True, help="Measure, calibrate and qualify judges.")
 
@@ -50,7 +50,7 @@ def replay(
 ) -> None:
     """Every figure of a judge from recorded verdicts, without a model."""
     from cai.judge.fit import Settings
-    from cai.labelled import read_jury, read_recording
+    from cai.judges.labelled import read_jury, read_recording
 
     settings = Settings(_method(calibrate), threshold, _target(target_accuracy), _risk(risk))
     if jury and cascade:
@@ -115,9 +115,15 @@ def _combined(
     calibration: Path | None,
     out: Path | None,
 ) -> Summary:
-    from cai.calibration import calibrate, check_calibration, read_calibration, thresholds, write_calibration
     from cai.judge.fit import METHOD
     from cai.judge.summary import apply_rule, summarise
+    from cai.judges.calibration import (
+        calibrate,
+        check_calibration,
+        read_calibration,
+        thresholds,
+        write_calibration,
+    )
 
     members = [(one.judge, one.cases) for one in recordings]
     if calibration is not None:

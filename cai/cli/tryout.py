@@ -168,7 +168,7 @@ async def _show_or_tell(config: RunConfig, wanted: Wanted, models: Models, as_js
 
 async def _show(config: RunConfig, wanted: Wanted, models: Models, as_json: bool) -> None:
     from cai.constitution import load_constitution
-    from cai.runfolder import hold_run
+    from cai.runfolder.hold import hold_run
     from cai.tryout.plan import plan_tryout
     from cai.tryout.trial import run_tryout
 
@@ -189,7 +189,7 @@ async def _check_all(
     config: RunConfig, files: list[Path], pairs: Path | None, principle: str | None, min_pass_rate: float
 ) -> list[Checks]:
     from cai.constitution import load_constitution
-    from cai.runfolder import hold_run
+    from cai.runfolder.hold import hold_run
     from cai.serving import on_demand
     from cai.tryout.check import Wanted, run_checks
     from cai.tryout.scratch import scratch_config

@@ -11,12 +11,12 @@ from cai.conduct.stages import run_stages
 from cai.conduct.target import draw_until, first_draw
 from cai.conduct.work import Work
 from cai.config import RunConfig
-from cai.judges import judge_stages
+from cai.judges.qualification import is_gated
+from cai.judges.stages import judge_stages
 from cai.preflight import preflight
-from cai.qualification import is_gated
 from cai.report.status import run_status
 from cai.rounds import stages_of
-from cai.runfolder import start_run
+from cai.runfolder.hold import start_run
 from cai.serving import outliving_engines
 from cai.stepwise import parts, step_stages
 from cai.target import forget_shards

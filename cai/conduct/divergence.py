@@ -17,9 +17,9 @@ from typing import Any
 from cai.clients import board
 from cai.config import RunConfig
 from cai.evaluate.divergence import Divergence, Measured, Origin, Plan, compared, figures
-from cai.made import made, made_of, note_made
 from cai.pipeline import rows_file
 from cai.report.status import read_json
+from cai.runfolder.made import made, made_of, note_made
 from cai.store import write_json
 from cai.train.launch import base_environment
 from cai.train.process import last_error, supervise

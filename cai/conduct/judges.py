@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cai.calibration import write_calibration
 from cai.conduct.stages import run_stages
 from cai.conduct.work import Work
 from cai.config import RunConfig
 from cai.judge.curve import Method
 from cai.judge.summary import Summary
-from cai.judges import qualify_stage
+from cai.judges.calibration import write_calibration
+from cai.judges.qualification import calibration_of, dropped, summary_of, to_measure
+from cai.judges.stages import qualify_stage
 from cai.preflight import preflight_judge
-from cai.qualification import calibration_of, dropped, summary_of, to_measure
-from cai.runfolder import hold_run
+from cai.runfolder.hold import hold_run
 from cai.store import write_json
 
 

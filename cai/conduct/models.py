@@ -17,7 +17,7 @@ from cai.evaluate.summary import write_evaluation
 from cai.preflight import preflight
 from cai.publish import grade_by_rules
 from cai.report.model_card import write_model_cards
-from cai.runfolder import hold_run, start_run
+from cai.runfolder.hold import hold_run, start_run
 from cai.serving import with_policy
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cai.budget import unbudgeted
+from cai.accounts.budget import unbudgeted
 from cai.config import RunConfig
 from cai.export.dataset import export_run, part_file, parts_of
-from cai.made import made, made_of, note_made
-from cai.previous import LINK
 from cai.report.coverage import write_coverage
 from cai.report.edit import write_edit
 from cai.report.filter import write_filter
 from cai.report.page import write_report
 from cai.report.status import read_json, run_status, stage_names
+from cai.runfolder.made import made, made_of, note_made
+from cai.runfolder.previous import LINK
 from cai.store import file_sha256
 
 

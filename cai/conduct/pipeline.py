@@ -17,11 +17,11 @@ from cai.conduct.outcome import publish_report
 from cai.conduct.rounds import sample
 from cai.conduct.work import Work
 from cai.config import RunConfig
-from cai.judges import judged_sources
+from cai.judges.stages import judged_sources
 from cai.preflight import preflight
 from cai.report.status import run_status
 from cai.rounds import rounds_of
-from cai.runfolder import finish_run, start_run
+from cai.runfolder.hold import finish_run, start_run
 from cai.stepwise import parts
 
 

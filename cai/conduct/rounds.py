@@ -11,7 +11,7 @@ from cai.conduct.dataset import combine, export
 from cai.conduct.stages import run_stages
 from cai.conduct.work import Work, checkpoint
 from cai.config import RunConfig
-from cai.judges import judge_stages
+from cai.judges.stages import judge_stages
 from cai.rounds import Round, plays_itself
 from cai.serving import with_policy
 from cai.stepwise import parts, step_stages

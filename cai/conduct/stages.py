@@ -10,10 +10,10 @@ from functools import partial
 from cai.conduct.work import Work
 from cai.config import RunConfig
 from cai.errors import BudgetError
-from cai.judges import qualified_judge
+from cai.judges.qualification import gate
+from cai.judges.stages import qualified_judge
 from cai.pipeline import is_done, job_of, role_of, shards_of
 from cai.preflight import NOWHERE
-from cai.qualification import gate
 from cai.report.status import shard_reports
 from cai.serving import Endpoints, board, engine_of, opened, outliving_engines, serving
 from cai.target import in_flight

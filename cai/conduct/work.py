@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cai.budget import spent_now
+from cai.accounts.budget import spent_now
 from cai.conduct.outcome import publish_dataset
 from cai.config import RunConfig
 from cai.config.training import REWARDED, kind_of
@@ -22,17 +22,17 @@ from cai.draw import write_slices
 from cai.errors import ConfigError
 from cai.evaluate.compare import compared_models
 from cai.export.dataset import part_file
-from cai.judges import joint_stage, judged_sources, qualified_judge
-from cai.label_error import with_measured
+from cai.judges.label_error import with_measured
+from cai.judges.qualification import gate
+from cai.judges.stages import joint_stage, judged_sources, qualified_judge
 from cai.pipeline import job_of, role_of, run_job
-from cai.progress import Progress, progress_of
 from cai.publish import combine_judges, label, write_held_out, write_prompts
-from cai.qualification import gate
 from cai.report.status import shard_reports, summed
-from cai.revisions import pinned_prompts, pinned_sources, pinned_training
 from cai.rounds import learns_from, plays_itself, sampled_model, stages_of
+from cai.runfolder.revisions import pinned_prompts, pinned_sources, pinned_training
 from cai.serving import Endpoints, board, opened
 from cai.shard import ShardReport
+from cai.shard.progress import Progress, progress_of
 from cai.stepwise import STEPS, origin_of
 from cai.train.findings import told
 from cai.train.launch import launch

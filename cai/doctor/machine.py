@@ -17,7 +17,7 @@ from cai.doctor.stated import INSTALL, Stated, installed, stated, unmet
 from cai.install import VLLM_CPU
 from cai.models.weights import is_weights
 from cai.plan.capacity import disk_a_prompt
-from cai.runfolder import FREE_BYTES
+from cai.runfolder.hold import FREE_BYTES
 from cai.train.findings import gigabytes
 
 USED = {

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from cai.calls import Ask
 from cai.rows import Candidate, Comparison, Drop, Judgment, Reply
+from cai.shard.calls import Ask
 
 Step = Callable[[Comparison, Ask], Awaitable[Sequence[Judgment | Drop]]]
 

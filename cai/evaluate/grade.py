@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
-from cai.calls import Ask
 from cai.config import JudgeConfig
 from cai.embedded.check import grade
 from cai.intervals import Rate, rate
 from cai.models.base import Request, derive_seed
 from cai.prompts import Templates, grade_messages
 from cai.rows import Drop, Prompt, Reply, Row
+from cai.shard.calls import Ask
 
 Metric = Literal["harmless", "helpful", "overrefusal"]
 METRIC_OF_TAG: dict[str, Metric] = {"harmful": "harmless", "helpful": "helpful", "overrefusal": "overrefusal"}

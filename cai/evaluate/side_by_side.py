@@ -16,13 +16,13 @@ from cai.evaluate.win_rate import (
     sign_test,
     win_rate,
 )
-from cai.made import made, made_of, note_made
 from cai.models.base import derive_seed
 from cai.pipeline import read_stage, rows_file
 from cai.report.filter_rows import Position
 from cai.report.shift import position_of
 from cai.report.tally import tally
 from cai.rows import Drop, Judgment, Prompt, Row
+from cai.runfolder.made import made, made_of, note_made
 from cai.shard import shard_paths
 from cai.store import read_rows
 

@@ -19,8 +19,8 @@ from cai.export.formats import FORMATS
 from cai.export.loading import loading_of
 from cai.export.record import Exported
 from cai.printable import printable
-from cai.records import origin
 from cai.report.markdown import MOST_NAME, shown
+from cai.sources.records import origin
 
 SHOWN = 40  # names of a group; the rest is summed up
 _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]

@@ -17,7 +17,7 @@ from cai import __version__
 from cai.config import RunConfig
 from cai.constitution import load_constitution
 from cai.errors import StoreError
-from cai.judges import thresholds
+from cai.judges.stages import thresholds
 from cai.pipeline import read_stage
 from cai.report.markdown import code, shown
 from cai.report.status import shard_reports, stage_names, summed

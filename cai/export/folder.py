@@ -29,8 +29,8 @@ from cai.export.loading import files_beside
 from cai.export.record import RECORD, Choice, Exported, Split
 from cai.report.status import read_json, run_status, whole_json
 from cai.rows import Pair
-from cai.seen import Seen
 from cai.store import file_sha256, guard, read_rows, sync_folder, write_bytes, write_json, write_text
+from cai.store.seen import Seen
 
 
 def export_folder(root: Path, choice: Choice, out: Path | None = None) -> tuple[Path, Exported]:

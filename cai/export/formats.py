@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
-from cai.conversation import BEFORE
 from cai.export.held import (
     Check,
     control_tokens,
@@ -22,8 +21,9 @@ from cai.export.held import (
     user_last,
 )
 from cai.imports.chains import transcript
-from cai.records import GUARDED
 from cai.rows import Demonstration, Message, Pair, Stepwise
+from cai.sources.conversation import BEFORE
+from cai.sources.records import GUARDED
 
 Made = dict[str, Any]
 FormatName = Literal[

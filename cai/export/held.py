@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from pydantic_core import PydanticSerializationError
 
-from cai.conversation import Turns, Unusable, parse_transcript
 from cai.imports.chains import transcript
 from cai.models.turns import ANY_MODEL
 from cai.rows import Demonstration, Message, Pair, Stepwise
+from cai.sources.conversation import Turns, Unusable, parse_transcript
 
 _BLANKS = " \t\r\n"
 

@@ -10,7 +10,7 @@ import orjson
 import yaml
 
 from cai.export.formats import FormatName
-from cai.records import GUARDED
+from cai.sources.records import GUARDED
 
 
 class Loading(NamedTuple):

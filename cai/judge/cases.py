@@ -1,6 +1,7 @@
 """Labelled pairs as the figures see them: what the judge said in each order, which reply is better, which longer.
 
-Pure: files are read in `cai.labelled`. A case without gold, or without a readable verdict, is unscored and counted.
+Pure: files are read in `cai.judges.labelled`. A case without gold, or without a readable verdict, is unscored and
+counted.
 """
 
 from __future__ import annotations

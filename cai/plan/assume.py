@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from cai.calls import Asked
 from cai.config import RunConfig
 from cai.errors import ProviderError
-from cai.judges import qualified_judge, weighs_pairs
+from cai.judges.stages import qualified_judge, weighs_pairs
 from cai.models.base import Request
 from cai.pipeline import Job
 from cai.plan.rates import CHARACTERS_A_TOKEN, PerCall
-from cai.results import results_of
 from cai.rounds import sampled_model
 from cai.rows import Candidate, Comparison, Prompt, Reply
+from cai.shard.calls import Asked
+from cai.shard.results import results_of
 from cai.stepwise import STEPS
 
 ROWS = 50  # enough for the mean length of prompts

@@ -6,7 +6,7 @@ import math
 
 from cai.config import ModelConfig, RunConfig
 from cai.config.models import BATCHED
-from cai.judges import weighs_pairs
+from cai.judges.stages import weighs_pairs
 from cai.models.base import Usage
 from cai.models.cost import batch_discount, cost
 from cai.plan.rows import Calls, Plan, StagePlan

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cai.accounts.spending import Spent, read_spent
 from cai.config import RunConfig
 from cai.plan.rows import Plan
-from cai.spending import Spent, read_spent
 
 
 def over_budget(config: RunConfig, plan: Plan) -> Iterator[str]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cai.calls import ATTEMPTS, retry_seed
 from cai.config import RunConfig
-from cai.judges import weighs_pairs
+from cai.judges.stages import weighs_pairs
 from cai.models.base import Request, derive_seed
 from cai.plan.rates import Rates
 from cai.plan.rows import Calls
+from cai.shard.calls import ATTEMPTS, retry_seed
 from cai.stepwise import STEPS
 
 ByKind = dict[str, Calls]

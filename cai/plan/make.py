@@ -10,7 +10,8 @@ from pathlib import Path
 
 from cai.config import RunConfig
 from cai.evaluate.compare import compare_stage
-from cai.judges import judge_stages, judged_sources, qualify_stage
+from cai.judges.qualification import is_gated
+from cai.judges.stages import judge_stages, judged_sources, qualify_stage
 from cai.pipeline import rows_file
 from cai.plan.budget import over_budget
 from cai.plan.rows import Plan, State
@@ -18,7 +19,6 @@ from cai.plan.target import end_dataset, plan_draw
 from cai.plan.walk import Expected, Walk
 from cai.preflight import check_inputs
 from cai.publish import combine_judges, label, write_held_out, write_prompts
-from cai.qualification import is_gated
 from cai.report.status import shard_reports
 from cai.rounds import learns_from, plays_itself, rounds_of, stages_of
 from cai.serving import with_policy

@@ -14,11 +14,11 @@ from typing import NamedTuple
 from cai.config import RunConfig, SourceConfig
 from cai.constitution import Constitution, Use, draw
 from cai.evaluate.compare import compare_stage
-from cai.judges import judge_stages, judged_sources, qualify_stage
+from cai.judges.qualification import is_gated, labelled_pairs
+from cai.judges.stages import judge_stages, judged_sources, qualify_stage
 from cai.pipeline import role_of
 from cai.plan.calls import calls_a_step
 from cai.plan.rates import rates_of
-from cai.qualification import is_gated, labelled_pairs
 from cai.report.status import shard_reports, summed
 from cai.rounds import plays_itself, rounds_of
 from cai.rows import Drop, Prompt

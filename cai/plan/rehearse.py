@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cai.calls import Ask, Asked, key_of
 from cai.config import RunConfig
 from cai.constitution import load_constitution
 from cai.errors import ProviderError
@@ -25,9 +24,10 @@ from cai.plan.rates import PerCall, Rates
 from cai.plan.recall import StandIn, said_before, stand_in
 from cai.plan.rows import Calls
 from cai.publish import ShardWriter
-from cai.results import results_of
 from cai.rows import Comparison, Revision, Row
 from cai.shard import finished, shard_paths
+from cai.shard.calls import Ask, Asked, key_of
+from cai.shard.results import results_of
 
 
 @dataclass

@@ -10,16 +10,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from cai.calls import Ask, Asked
 from cai.config import RunConfig
 from cai.evaluate.compare import compared_models
-from cai.judges import joint_stage, judged_sources, qualified_judge
+from cai.judges.stages import joint_stage, judged_sources, qualified_judge
 from cai.models.base import Completion, Request, Usage, gives_logprobs
 from cai.pipeline import job_of, role_of
 from cai.plan.calls import place
 from cai.plan.rates import CHARACTERS_A_TOKEN, PerCall
-from cai.results import results_of
 from cai.rows import Candidate, Comparison, Prompt, Reply
+from cai.shard.calls import Ask, Asked
+from cai.shard.results import results_of
 
 LABELLED_PAIRS = 50  # looked at, of those that a judge is measured on
 VERDICT = "\nVERDICT: breaks"

@@ -9,9 +9,8 @@ from cai.config import RunConfig
 from cai.constitution import Constitution, Principle, Use
 from cai.intervals import rate
 from cai.judge.label import Label, label, pool
-from cai.judges import judge_rule, pool_rule, rule_key
+from cai.judges.stages import judge_rule, pool_rule, rule_key
 from cai.pipeline import digest, read_stage, shards_of
-from cai.previous import stored_constitution
 from cai.report.coverage_findings import Rows, findings
 from cai.report.coverage_rows import Coverage, Judging, Revising
 from cai.report.coverage_tally import (
@@ -26,6 +25,7 @@ from cai.report.coverage_tally import (
 from cai.report.filter_rows import Interval
 from cai.report.status import judged_stages, shard_reports, whole_json
 from cai.rows import Judgment, Revision, Verdict
+from cai.runfolder.previous import stored_constitution
 from cai.store import write_json
 
 FORMAT = 1  # of coverage.json; a file of another one is made again

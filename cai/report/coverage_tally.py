@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from cai.constitution import Principle
-from cai.join import joined
 from cai.judge.label import Label, heard_in_both_orders
 from cai.rows import Judgment, Revision, Verdict
+from cai.store.join import joined
 
 Outcome = Callable[[Sequence[Verdict], Sequence[Principle]], Label]
 Fate = Literal["better", "worse", "undecided"]

@@ -10,11 +10,11 @@ from cai.config import RunConfig
 from cai.constitution import Constitution
 from cai.constitution.diff import compare
 from cai.pipeline import Model, digest, rows_file
-from cai.previous import LINK, STAGES, config_changes, effective, stored_constitution
 from cai.report.edit_rows import Edit, Example, Judgments, Pairs, Revisions, Stand
 from cai.report.edit_tally import compare_judgments, compare_pairs, compare_revisions
 from cai.report.status import JUDGED, read_json, shard_reports, whole_json
 from cai.rows import Judgment, Pair, Revision
+from cai.runfolder.previous import LINK, STAGES, config_changes, effective, stored_constitution
 from cai.store import read_rows, write_json
 
 FORMAT = 1  # of edit.json; a file of another one is made again

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
-from cai.join import joined
 from cai.report.edit_examples import keep, label_examples, principles_of, revision_examples
 from cai.report.edit_rows import Example, Judgments, Met, Move, Pairs, Revisions
 from cai.rows import Judgment, Pair, Revision
+from cai.store.join import joined
 
 MOVED = 0.1  # of p; less is the noise of a judge
 MOVES = 20

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cai.config import RunConfig
-from cai.judges import thresholds
+from cai.judges.stages import thresholds
 from cai.pipeline import digest, read_stage
 from cai.report.filter_rows import Filter, Value
 from cai.report.shift import summarise

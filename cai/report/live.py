@@ -15,10 +15,10 @@ from pathlib import Path
 import orjson
 from pydantic import ValidationError
 
-from cai.given import read_given
-from cai.lock import Holder, holder
-from cai.progress import Progress
 from cai.rows import Row
+from cai.shard.progress import Progress
+from cai.store.given import read_given
+from cai.store.lock import Holder, holder
 
 FILE = "progress.json"
 WINDOW_S = 30.0  # what rates are of: long enough to be steady, short enough to tell of a stall

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from cai.progress import Progress as ShardProgress
 from cai.report.live import Live, Meter, StageNow, TrainingNow, remove_live, write_live
 from cai.report.tables import plain, thousands
+from cai.shard.progress import Progress as ShardProgress
 
 LOG_INTERVAL_S = 15.0
 FILE_INTERVAL_S = 1.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from cai.calls import Ask, together
 from cai.config import PolicyConfig
 from cai.errors import ProviderError
 from cai.models.base import Request, derive_seed
 from cai.rows import Drop, Message, Prompt, Reply
+from cai.shard.calls import Ask, together
 
 
 def generate_step(

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Literal
 
-from cai.calls import Ask
 from cai.config import JudgeConfig
 from cai.constitution import Constitution, draw
 from cai.judge.label import JudgeRule, label
 from cai.prompts import Templates
 from cai.rows import Candidate, Comparison, Drop, Judgment, Reply, Revision
+from cai.shard.calls import Ask
 from cai.stages.verdict import ask_verdicts
 
 PairSource = Literal["samples", "revision"]

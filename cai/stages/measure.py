@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from cai.calls import Ask
 from cai.config import JudgeConfig
 from cai.constitution import Constitution, Principle, draw
 from cai.judge.label import heard_in_both_orders, mean_orders
 from cai.prompts import Templates
 from cai.rows import Drop, LabelledPair, Recorded, Verdict
+from cai.shard.calls import Ask
 from cai.stages.verdict import ask_verdicts
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from cai.calls import Ask, ask_parsed
 from cai.config import CriticConfig
 from cai.constitution import Constitution, Principle, draw
 from cai.models.base import Request, derive_seed
 from cai.parse import parse_critique, parse_revision
 from cai.prompts import Templates, critique_messages, revise_messages
 from cai.rows import Message, Reply, Revision, RevisionRound
+from cai.shard.calls import Ask, ask_parsed
 
 
 def revise_step(

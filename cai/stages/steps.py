@@ -16,12 +16,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from cai.calls import Ask, together
 from cai.config import JudgeConfig, StepwiseConfig
 from cai.constitution import Constitution, Principle, draw
 from cai.judge.label import JudgeRule, label
 from cai.prompts import Templates, step_messages
 from cai.rows import Drop, JudgedStep, JudgedSteps, Message, Reply, Stepwise
+from cai.shard.calls import Ask, together
 from cai.stages.verdict import ask_verdicts
 
 GOOD, BAD = "yes", "no"

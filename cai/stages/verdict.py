@@ -17,7 +17,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from cai.calls import ATTEMPTS, Ask, asked_again, together
 from cai.config import JudgeConfig, ModelConfig
 from cai.constitution import Principle
 from cai.errors import ConfigError
@@ -31,6 +30,7 @@ from cai.prompts import (
     stated_messages,
 )
 from cai.rows import Message, Verdict, VerdictMethod
+from cai.shard.calls import ATTEMPTS, Ask, asked_again, together
 
 Order = Literal["ab", "ba"]
 Question = Callable[[Templates, Principle, Sequence[Message], str, str, str], tuple[Message, ...]]

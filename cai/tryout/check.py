@@ -17,11 +17,11 @@ from cai.constitution import Constitution
 from cai.constitution.principle import KEBAB
 from cai.errors import ConfigError
 from cai.judge.passes import PrinciplePasses, passes, together
-from cai.judges import qualify_stage
-from cai.labelled import read_pairs, tests_of
+from cai.judges.labelled import read_pairs, tests_of
+from cai.judges.qualification import kind_of, to_measure
+from cai.judges.stages import qualify_stage
 from cai.pipeline import job_of, run_job
 from cai.preflight import check_judge_models
-from cai.qualification import kind_of, to_measure
 from cai.rows import Drop, LabelledPair, Recorded, Row
 from cai.serving import Models
 from cai.shard import ShardReport, shard_paths

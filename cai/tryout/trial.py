@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from cai.config import RunConfig
 from cai.constitution.principle import content_digest
-from cai.judges import judge_stages
+from cai.judges.stages import judge_stages
 from cai.pipeline import job_of, role_of, rows_file, run_job
 from cai.preflight import check_identity
 from cai.publish import combine_judges, publish_rows

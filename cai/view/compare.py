@@ -10,10 +10,10 @@ from fastapi.responses import Response
 from cai.constitution.diff import Change as Edit
 from cai.constitution.diff import compare as compare_constitutions
 from cai.errors import CaiError, ConfigError
-from cai.previous import effective, stored_constitution
 from cai.report.edit_view import change_line
 from cai.report.words import Piece
 from cai.rows import Demonstration, Judgment, Pair, Prompt, Reply, Revision, Row
+from cai.runfolder.previous import effective, stored_constitution
 from cai.view.compare_rows import (
     CHANGES,
     Asked,

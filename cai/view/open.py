@@ -7,8 +7,8 @@ from pathlib import Path
 from cai.config import RunConfig
 from cai.config_file import validate_config
 from cai.errors import ConfigError
-from cai.previous import LINK, stored_constitution
 from cai.report.status import read_json
+from cai.runfolder.previous import LINK, stored_constitution
 from cai.view.index import Index, Told
 from cai.view.state import Settings, View
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from cai.errors import ConfigError
-from cai.previous import stored_constitution
+from cai.runfolder.previous import stored_constitution
 from cai.view.filters import MOST
 from cai.view.index_rows import utf8
 from cai.view.pages import render

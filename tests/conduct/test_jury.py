@@ -16,7 +16,7 @@ from cai.conduct.stages import groups, run_stages
 from cai.conduct.work import HERE
 from cai.config import RunConfig
 from cai.judge.label import JudgeRule, Label, pool
-from cai.judges import judge_stages
+from cai.judges.stages import judge_stages
 from cai.pipeline import read_stage
 from cai.report.status import run_status
 from cai.report.tables import judges_table

@@ -13,11 +13,11 @@ import pytest
 
 from cai.config import RunConfig
 from cai.config_file import validate_config
-from cai.lock import held
 from cai.pipeline import read_stage
 from cai.plan.make import make_plan
 from cai.plan.rows import Plan
 from cai.rows import Judgment, Revision
+from cai.store.lock import held
 from tests.conduct.here import judge, pipeline
 from tests.flows.small import CONSTITUTION, ROWS, obliging, small_run
 from tests.wire import Answer, Json, Wire, asked_choices, wire_server

@@ -24,8 +24,8 @@ from cai.preflight import check_inputs
 from cai.report.status import run_status
 from cai.report.summary import print_status
 from cai.rows import JudgedSteps, Stepwise
+from cai.runfolder.versions import publish_version
 from cai.train.plan import TrainPlan
-from cai.versions import publish_version
 from tests.conduct.here import judge, pipeline
 from tests.conduct.test_rounds import ARGS, engines, rounds_run, trainings  # noqa: F401 - fixtures
 from tests.flows.small import ROWS, obliging, published, small_run

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from cai.journal_lines import completion_in, lines
-from cai.spending import Spent, read_spent
+from cai.accounts.spending import Spent, read_spent
+from cai.journal.lines import completion_in, lines
 from tests.faults.scene import (
     LIMIT,
     Result,

@@ -15,7 +15,6 @@ import yaml
 from pydantic import BaseModel
 
 from cai.audit.read import read as read_audited
-from cai.calibration import calibrate, read_calibration
 from cai.config import SourceConfig
 from cai.config_file import load_config
 from cai.constitution import load_constitution
@@ -24,7 +23,8 @@ from cai.imports import FORMATS, import_file
 from cai.imports.write import draft_yaml
 from cai.judge.fit import Settings
 from cai.judge.summary import summarise
-from cai.labelled import case_of, read_pairs, read_recording
+from cai.judges.calibration import calibrate, read_calibration
+from cai.judges.labelled import case_of, read_pairs, read_recording
 from cai.prompts import load_templates
 from cai.rows import LabelledPair, Recorded
 from cai.sources import read_prompts

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cai.report.tables import plain
-from cai.runfolder import installed
+from cai.runfolder.hold import installed
 from tests.faults.after import clear
 from tests.faults.scene import Result, Scenario, check
 

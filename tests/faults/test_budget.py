@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cai.budget import Spending, spent_line, spent_now
+from cai.accounts.budget import Spending, spent_line, spent_now
+from cai.accounts.spending import FILE, SIZE, Counters, read_spent, shared
 from cai.config import BudgetConfig, ModelConfig, RunConfig
 from cai.config_file import load_config
 from cai.errors import BudgetError, ConfigError, StoreError
@@ -22,8 +23,7 @@ from cai.models.batch import collect, follow
 from cai.plan.make import make_plan
 from cai.plan.table import print_plan
 from cai.report.status import run_status
-from cai.run import run_shard
-from cai.spending import FILE, SIZE, Counters, read_spent, shared
+from cai.shard.run import run_shard
 from tests.batch_wire import batch_server
 from tests.batch_worker import prompts, step
 from tests.conduct.here import pipeline
@@ -115,12 +115,12 @@ async def test_replies_that_do_not_count_their_tokens(tmp_path: Path) -> None:
 COUNT = """
 import sys
 from pathlib import Path
-from cai.budget import Spending
+from cai.accounts.budget import Spending
 from cai.config import BudgetConfig, ModelConfig
 from cai.errors import BudgetError
 from cai.models.base import Completion, Request, Usage
 from cai.rows import Message
-from cai.spending import Counters
+from cai.accounts.spending import Counters
 counters = Counters(Path(sys.argv[1]))
 model = ModelConfig(backend="vllm", model="m", endpoint="x")
 spending = Spending(counters, BudgetConfig(max_calls=20000, max_tokens=10**9), model)
@@ -229,7 +229,7 @@ async def test_a_batch_is_no_larger_than_what_is_left(
 
 def test_a_cap_on_money_needs_prices(tmp_path: Path) -> None:
     """Said before anything is asked; an engine of the run's own needs none."""
-    from cai.budget import check_budget
+    from cai.accounts.budget import check_budget
 
     config = small_run(tmp_path, "http://127.0.0.1:9", budget={"max_cost": 1.0})
     with pytest.raises(
@@ -262,7 +262,7 @@ def test_what_is_spent_in_words() -> None:
     caps = {"max_calls": None, "max_tokens": 2000, "max_cost": 5.0}
     spent = read_spent(Path("nowhere"))
     assert spent is None
-    from cai.spending import Spent
+    from cai.accounts.spending import Spent
 
     line = spent_line(Spent(calls=9, replies=8, tokens=1234, cost=3.5, unpriced=2), caps)
     assert line == "1,234 of 2,000 tokens, $3.50 of $5.00, 2 replies without a known price not in it"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cai.errors import StoreError
-from cai.made import made, note_made
+from cai.runfolder.made import made, note_made
 from cai.shard import read_manifest
 from tests.conduct.here import pipeline
 from tests.faults import host

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.calls import Ask, Asked
 from cai.config import JudgeConfig, ModelConfig
 from cai.constitution import Principle
 from cai.errors import StoreError
@@ -32,6 +31,7 @@ from cai.prompts import (
 from cai.report.status import run_status
 from cai.report.tables import stage_table
 from cai.rows import Demonstration, Drop, Judgment, Message, Pair, Reply, Revision
+from cai.shard.calls import Ask, Asked
 from cai.stages.verdict import ask_verdicts
 from cai.store import read_rows, write_rows
 from tests.faults.hostile_text import HOSTILE, PRINCIPLES, Hostile, hostile_run, rows_of, seen

@@ -17,8 +17,8 @@ from datasets import load_dataset
 
 from cai.config import RunConfig, SourceConfig
 from cai.errors import JudgeError, StoreError
-from cai.lock import held
-from cai.versions import read_changes, versions_of
+from cai.runfolder.versions import read_changes, versions_of
+from cai.store.lock import held
 from flows.nightly import nightly
 from flows.pipeline import pipeline
 from tests.flows.small import ROWS, obliging, small_config, write_inputs
@@ -186,12 +186,12 @@ async def test_killed_anywhere_the_next_night_goes_on(
             with pytest.raises(StoreError, match="stopped"):
                 await nightly(config, inbox)
         with monkeypatch.context() as patch:
-            patch.setattr("cai.versions.write_json", _stop_now)
+            patch.setattr("cai.runfolder.versions.write_json", _stop_now)
             with pytest.raises(StoreError, match="stopped"):
                 await nightly(config, inbox)
         assert versions_of(config.root) == [] and list((config.root / "versions").glob(".0001.*"))
         with monkeypatch.context() as patch:
-            patch.setattr("cai.versions._link_latest", _stop_now)
+            patch.setattr("cai.runfolder.versions._link_latest", _stop_now)
             with pytest.raises(StoreError, match="stopped"):
                 await nightly(config, inbox)
         calls = server.calls

@@ -22,8 +22,8 @@ from typing import Any, Literal
 import orjson
 
 from cai.errors import StoreError
-from cai.lock import lock, unlock
 from cai.store import guard, sync_folder
+from cai.store.lock import lock, unlock
 
 How = Literal["read", "failed", "lost"]
 

@@ -9,8 +9,8 @@ from cai import __version__
 from cai.config import RunConfig, SamplingConfig
 from cai.constitution import Constitution
 from cai.models.metrics import engine_lines
-from cai.records import origin
 from cai.report.tables import cost_cell, thousands
+from cai.sources.records import origin
 
 
 def figures_of(status: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -15,11 +15,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cai.calibration import read_calibration
 from cai.config import RunConfig
 from cai.config.training import evaluated
+from cai.judges.calibration import read_calibration
 from cai.pipeline import read_stage, shards_of
-from cai.previous import stored_constitution
 from cai.report.coverage import write_coverage
 from cai.report.coverage_view import coverage_plot
 from cai.report.edit import write_edit
@@ -40,6 +39,7 @@ from cai.report.rounds import rounds_view
 from cai.report.status import run_status, shard_reports
 from cai.report.tables import percent
 from cai.rows import Judgment, Revision
+from cai.runfolder.previous import stored_constitution
 from cai.store import write_bytes
 
 SCRIPTS_HERE = "<!-- scripts -->"  # no text of a run can hold this: it would be escaped

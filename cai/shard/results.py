@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
-from cai.calls import Ask
 from cai.errors import CaiError, ParseError, ProviderError, Refused, StoreError
 from cai.rows import Drop, Row
+from cai.shard.calls import Ask
 
 
 class Identified(Protocol):

@@ -21,10 +21,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from cai.errors import StoreError
-from cai.journal_lines import completion_in, lines
-from cai.lock import lives
+from cai.journal.lines import completion_in, lines
 from cai.models.base import Completion
 from cai.store import guard
+from cai.store.lock import lives
 
 FILE = "spent.bin"
 MAGIC = int.from_bytes(b"caispen1")

@@ -1,8 +1,9 @@
 """The budget of a run: what it may spend at most, held against what it has spent before each attempt is sent.
 
 The caps hold to within what is in flight, in all processes of a run together and over all its resumes; see
-`cai.spending` for how it is counted. What a provider charges for an attempt that failed is in no reply: it counts
-as a call, not as tokens or money. An engine that the run starts itself costs nothing, unless the config prices it.
+`cai.accounts.spending` for how it is counted. What a provider charges for an attempt that failed is in no reply: it
+counts as a call, not as tokens or money. An engine that the run starts itself costs nothing, unless the config
+prices it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from cai.config import BudgetConfig, ModelConfig, RunConfig
-from cai.errors import BudgetError, ConfigError, StoreError
-from cai.models.base import Completion, Request, Usage
-from cai.models.cost import batch_discount, cost, list_price
-from cai.models.limits import estimated_tokens, estimated_usage
-from cai.spending import (
+from cai.accounts.spending import (
     CALLS,
     ESTIMATED,
     NANO,
@@ -29,6 +25,11 @@ from cai.spending import (
     read_spent,
     shared,
 )
+from cai.config import BudgetConfig, ModelConfig, RunConfig
+from cai.errors import BudgetError, ConfigError, StoreError
+from cai.models.base import Completion, Request, Usage
+from cai.models.cost import batch_discount, cost, list_price
+from cai.models.limits import estimated_tokens, estimated_usage
 
 NO_CAP = sys.maxsize
 PER_DOLLAR = 1e9  # of the smallest unit that is counted

@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from cai.constitution import Constitution
 from cai.errors import ConfigError
-from cai.given import bounded_lines, open_given
 from cai.judge.cases import Case
-from cai.published_pairs import is_published, read_published
+from cai.judges.published_pairs import is_published, read_published
 from cai.rows import LabelledPair, Recorded
 from cai.store import decode, explain
+from cai.store.given import bounded_lines, open_given
 
 Row = TypeVar("Row", bound=LabelledPair)
 HINTS = {
@@ -46,7 +46,7 @@ class Recording(NamedTuple):
 def read_pairs(path: Path, row: type[Row]) -> Iterator[tuple[int, Row]]:
     """The rows of a file with their line numbers. Raises ConfigError, `file:line: what; fix`, also for no rows.
 
-    Labelled pairs may also be a preference dataset of another format, see `cai.published_pairs`.
+    Labelled pairs may also be a preference dataset of another format, see `cai.judges.published_pairs`.
     """
     published = row is LabelledPair and is_published(path)
     found = cast(Iterator[tuple[int, Row]], read_published(path)) if published else _lines(path, row)

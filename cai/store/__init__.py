@@ -27,10 +27,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from cai.errors import StoreError
-from cai.given import open_given
-from cai.lock import lives
 from cai.printable import one_line
 from cai.rows import Row
+from cai.store.given import open_given
+from cai.store.lock import lives
 
 Model = TypeVar("Model", bound=BaseModel)
 BUFFER = 1 << 18

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from cai.calibration import read_calibration
 from cai.config import Kind, RunConfig, TrainingConfig
 from cai.config.training import MEASURED
 from cai.errors import ConfigError
 from cai.judge.summary import Summary
-from cai.judges import thresholds
-from cai.qualification import is_gated, summary_of
+from cai.judges.calibration import read_calibration
+from cai.judges.qualification import is_gated, summary_of
+from cai.judges.stages import thresholds
 
 
 def check_measured(config: RunConfig) -> None:

@@ -15,8 +15,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cai.budget import unbudgeted
-from cai.changes import (
+from cai.accounts.budget import unbudgeted
+from cai.config import RunConfig
+from cai.constitution import Constitution
+from cai.errors import StoreError
+from cai.export.dataset import part_file, parts_of, row_of
+from cai.pipeline import rows_file
+from cai.report.status import read_json
+from cai.rows import Demonstration, Pair, Prompt, Row, Stepwise
+from cai.runfolder.changes import (
     Print,
     RowChanges,
     compare,
@@ -25,15 +32,8 @@ from cai.changes import (
     prompt_print,
     stepwise_print,
 )
-from cai.config import RunConfig
-from cai.constitution import Constitution
-from cai.errors import StoreError
-from cai.export.dataset import part_file, parts_of, row_of
-from cai.given import read_given
-from cai.pipeline import rows_file
-from cai.report.status import read_json
-from cai.rows import Demonstration, Pair, Prompt, Row, Stepwise
 from cai.store import decode, guard, link_or_copy, read_rows, sync_folder, write_json
+from cai.store.given import read_given
 
 LATEST = "latest"
 PRINTS: dict[type[Row], Callable[[Any], Print]] = {

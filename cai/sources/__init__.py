@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from cai.config import SourceConfig
-from cai.conversation import COLUMNS, Turns, Unusable, column_of, conversation
 from cai.errors import ConfigError
-from cai.records import SUFFIXES, BadRecord, check_source, origin, read_records
 from cai.rows import Drop, Prompt
-from cai.seen import Seen
+from cai.sources.conversation import COLUMNS, Turns, Unusable, column_of, conversation
+from cai.sources.records import SUFFIXES, BadRecord, check_source, origin, read_records
+from cai.store.seen import Seen
 
 STAGE = "prompts"
 ID_COLUMNS = ("id", "prompt_id", "question_id")

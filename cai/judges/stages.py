@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cai.calibration import read_calibration, rules
 from cai.config import RunConfig
 from cai.evaluate.compare import compared_models
 from cai.judge.label import JudgeRule
+from cai.judges.calibration import read_calibration, rules
 from cai.rows import Comparison, Drop, Judgment, Reply, Revision
 from cai.shard import shard_paths
 from cai.stages.combine import Answer, answers, combine, undecided
@@ -73,7 +73,7 @@ def judged_sources(config: RunConfig, stage: str) -> tuple[PairSource, ...]:
 
 
 def judge_rule(config: RunConfig, name: str) -> JudgeRule:
-    """How the verdicts of the judge `name` become its label. Raises ConfigError as `cai.calibration.rules` does.
+    """How the verdicts of the judge `name` become its label. Raises ConfigError as `cai.judges.calibration.rules` does.
 
     A calibration is of the run's own judges; a model that only evaluates has none.
     """
@@ -87,7 +87,7 @@ def judge_rule(config: RunConfig, name: str) -> JudgeRule:
 
 
 def pool_rule(config: RunConfig) -> JudgeRule:
-    """How the pooled labels of a jury become its label. Raises ConfigError as `cai.calibration.rules` does."""
+    """How the pooled labels of a jury become its label. Raises ConfigError as `cai.judges.calibration.rules` does."""
     judge = config.judge
     if judge.calibration is None:
         return JudgeRule(judge.threshold)

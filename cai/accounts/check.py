@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cai.accounts.spending import Spent
 from cai.errors import AccountingError
 from cai.journal import Journal
 from cai.rows import Drop, Row
 from cai.shard import ShardReport
-from cai.spending import Spent
 
 BUG = "this is a bug: please report it with the run's folder; every reply is kept"
 

@@ -11,21 +11,21 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
-from cai.calls import Ask, Asked, key_of
 from cai.config import RunConfig
 from cai.errors import CaiError, ProviderError
 from cai.journal import Journal
-from cai.lock import held
 from cai.models import open_model
 from cai.models.base import Request
 from cai.pipeline import Job, is_done, job_of, role_of
 from cai.preflight import NOWHERE
-from cai.results import results_of
 from cai.rounds import sampled_model
 from cai.rows import Row
-from cai.runfolder import hold_folder
+from cai.runfolder.hold import hold_folder
 from cai.serving import with_policy
+from cai.shard.calls import Ask, Asked, key_of
+from cai.shard.results import results_of
 from cai.store import RowsWriter, remove_leftovers
+from cai.store.lock import held
 
 
 class Compacted(Row):

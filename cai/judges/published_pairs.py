@@ -1,8 +1,8 @@
 """Preference datasets in the formats that `cai export` writes and others publish, as labelled pairs.
 
 The columns tell the format: `chosen` and `rejected`, or OpenAI's `preferred_output` and `non_preferred_output`; the
-prompt is in a column of its own (`cai.conversation.COLUMNS`, `input`) or is what both replies begin with. Where more
-than one column could be the prompt, the reading stops and names them.
+prompt is in a column of its own (`cai.sources.conversation.COLUMNS`, `input`) or is what both replies begin with.
+Where more than one column could be the prompt, the reading stops and names them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cai.config import SourceConfig
-from cai.conversation import COLUMNS, Turns, Unusable, messages_of, shared_turns, turns_of, whole
 from cai.errors import ConfigError
-from cai.records import BadRecord, check_source, read_records
 from cai.rows import LabelledPair, Message
 from cai.sources import row_tags
+from cai.sources.conversation import COLUMNS, Turns, Unusable, messages_of, shared_turns, turns_of, whole
+from cai.sources.records import BadRecord, check_source, read_records
 
 REPLIES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
 
