@@ -17,13 +17,13 @@ from cai.conduct.judges import measure_stages
 from cai.conduct.stages import run_stages
 from cai.config import RunConfig, SourceConfig
 from cai.errors import JudgeError
+from cai.export.versions import Changes, publish_version
 from cai.judge.passes import PrinciplePasses, passes, together
 from cai.judges.qualification import kind_of, labelled_pairs, to_measure
 from cai.judges.stages import qualify_stage
 from cai.preflight import preflight
 from cai.rows import Drop, Recorded
 from cai.runfolder.hold import hold_run
-from cai.runfolder.versions import Changes, publish_version
 from cai.shard import shard_paths
 from cai.sources.inbox import SETTLE_S, Taken, check_inbox, take, with_inbox
 from cai.store import read_rows

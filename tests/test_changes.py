@@ -7,8 +7,8 @@ from typing import Literal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cai.export.changes import compare, demonstration_print, pair_print, prompt_print
 from cai.rows import Demonstration, Message, Pair, Prompt
-from cai.runfolder.changes import compare, demonstration_print, pair_print, prompt_print
 
 
 def says(role: Literal["user", "assistant"], text: str) -> tuple[Message, ...]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cai.conduct.compact import compact_run
 from cai.config import RunConfig
 from cai.errors import StoreError
-from cai.journal.compact import compact_run
 from cai.runfolder.hold import hold_folder
 from tests.conduct.here import pipeline
 from tests.flows.small import obliging, published, small_run
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 KILLED = """\
 import asyncio, os, signal, sys
 from pathlib import Path
-from cai.journal.compact import compact_run
+from cai.conduct.compact import compact_run
 from cai.config_file import load_config
 when, replace = sys.argv[2], Path.replace
 def die(): os.kill(os.getpid(), signal.SIGKILL)

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import cai.journal.lines as journal_lines
 from cai import journal as journal_module
+from cai import journal_lines
 from cai.errors import StoreError
 from cai.journal import Journal
 from cai.models.base import Completion, Usage

@@ -11,8 +11,8 @@ import pytest
 from cai.config import RunConfig
 from cai.constitution import load_constitution
 from cai.errors import StoreError
+from cai.export.versions import publish_version, read_changes, versions_of
 from cai.rows import Prompt
-from cai.runfolder.versions import publish_version, read_changes, versions_of
 from cai.store import write_json, write_rows, write_text
 from tests.flows.small import small_config, write_inputs
 from tests.test_changes import pair, says

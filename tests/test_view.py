@@ -17,7 +17,7 @@ import pytest
 
 from cai.errors import StoreError
 from cai.journal import Journal
-from cai.journal.lines import look_up
+from cai.journal_lines import look_up
 from cai.rows import Drop, Judgment, Pair, Prompt, Reply, Revision
 from cai.store import read_rows
 from cai.view.guard import known_host

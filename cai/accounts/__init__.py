@@ -1,1 +1,1 @@
-"""What a run may spend, what it has spent, and whether its rows and calls add up."""
+"""What a run may spend, and what it has spent."""

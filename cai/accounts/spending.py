@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from cai.errors import StoreError
-from cai.journal.lines import completion_in, lines
+from cai.journal_lines import completion_in, lines
 from cai.models.base import Completion
 from cai.store import guard
 from cai.store.lock import lives

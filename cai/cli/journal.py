@@ -27,8 +27,8 @@ def compact(
 
     Running the config again asks nothing for it; going back to an earlier version of it asks what was dropped.
     """
+    from cai.conduct.compact import compact_run
     from cai.config_file import validate_config
-    from cai.journal.compact import compact_run
     from cai.report.status import run_status
 
     config = validate_config(run_status(run)["config"], str(run / "config.json"))

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cai.accounts.check import Link, check_attempts, check_links, check_manifests
 from cai.accounts.spending import Spent, read_spent
 from cai.config import RunConfig
 from cai.evaluate.compare import compare_stage, compared_models
 from cai.judges.stages import joint_stage, judge_stages
 from cai.report.status import shard_reports, stage_names, whole_json
 from cai.rounds import plays_itself, rounds_of
+from cai.shard.accounting import Link, check_attempts, check_links, check_manifests
 from cai.stepwise import PART, STEPS, origin_of
 from cai.store import write_json
 

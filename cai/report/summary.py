@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 
 from cai.accounts.budget import spent_line
-from cai.accounts.check import accounted_line
 from cai.accounts.spending import Spent
 from cai.models.metrics import engine_lines
 from cai.report.coverage_view import print_coverage
@@ -19,6 +18,7 @@ from cai.report.rounds import rounds_table
 from cai.report.side_by_side import print_pairs
 from cai.report.tables import evaluation_table, judges_table, percent, plain, saving_line, stage_table
 from cai.report.watch import print_live
+from cai.shard.accounting import accounted_line
 
 
 def print_status(status: dict[str, Any], console: Console) -> None:

@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from cai.accounts.budget import Spending
+from cai.accounts.tally import Tally
 from cai.errors import CaiError, ParseError, ProviderError, Refused
 from cai.journal import Journal
 from cai.models.base import ChatModel, Completion, Request, attempts, derive_seed
-from cai.shard.tally import Tally
 
 T = TypeVar("T")
 ATTEMPTS = 3  # times that a reply which does not parse is asked for, in all

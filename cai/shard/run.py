@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Generic
 
 from cai.accounts.budget import Spending
-from cai.accounts.check import RowsIn, check_shard
 from cai.errors import BudgetError, CaiError, ConfigError, ProviderError, StoreError
 from cai.journal import Journal
 from cai.models.base import ChatModel
 from cai.process import in_thread, rare_collections
 from cai.rows import Row
 from cai.shard import ShardPaths, ShardReport, finished, shard_paths, write_manifest
+from cai.shard.accounting import RowsIn, check_shard
 from cai.shard.calls import Ask, Asked, Calls, ask_parsed
 from cai.shard.progress import Progress
 from cai.shard.results import In, Step, results_of

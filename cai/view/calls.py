@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cai.errors import StoreError
-from cai.journal.lines import look_up
+from cai.journal_lines import look_up
 from cai.models.base import Completion
 from cai.shard import shard_paths
 

@@ -17,6 +17,7 @@ from cai.config_file import override_config
 from cai.constitution import load_constitution
 from cai.embedded import MODEL_DIR
 from cai.errors import ConfigError, ProviderError
+from cai.export.versions import publish_version
 from cai.pipeline import read_stage
 from cai.plan.make import make_plan
 from cai.plan.per_prompt import Shares, calls_a_prompt
@@ -24,7 +25,6 @@ from cai.preflight import check_inputs
 from cai.report.status import run_status
 from cai.report.summary import print_status
 from cai.rows import JudgedSteps, Stepwise
-from cai.runfolder.versions import publish_version
 from cai.train.plan import TrainPlan
 from tests.conduct.here import judge, pipeline
 from tests.conduct.test_rounds import ARGS, engines, rounds_run, trainings  # noqa: F401 - fixtures

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cai.accounts.spending import Spent, read_spent
-from cai.journal.lines import completion_in, lines
+from cai.journal_lines import completion_in, lines
 from tests.faults.scene import (
     LIMIT,
     Result,

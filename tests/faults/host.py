@@ -24,7 +24,7 @@ from cai.conduct.work import HERE
 from cai.config import RunConfig
 from cai.config_file import load_config
 from cai.errors import CaiError
-from cai.journal.lines import lines
+from cai.journal_lines import lines
 from tests.faults.kill import Tally, Whole, with_prefect
 from tests.faults.room import Room
 from tests.faults.scene import LIMIT, Result, Scenario, ended, until_calls, write_config

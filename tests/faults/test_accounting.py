@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.accounts.check import RowsIn, check_files, check_shard
 from cai.conduct.accounts import account
 from cai.errors import AccountingError, ParseError, ProviderError
 from cai.journal import Journal
@@ -24,6 +23,7 @@ from cai.models.retry import RetryPolicy
 from cai.report.status import run_status, shard_reports
 from cai.rows import Drop, Message, Prompt, Reply, Row
 from cai.shard import read_manifest, write_manifest
+from cai.shard.accounting import RowsIn, check_files, check_shard
 from cai.shard.calls import ask_parsed
 from cai.shard.run import Ask, run_shard, shard_paths
 from tests.conduct.here import pipeline

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from cai.constitution import load_constitution
-from cai.runfolder.versions import read_changes, versions_of
+from cai.export.versions import read_changes, versions_of
 from flows.wanted import FLOWS
 from tests.flows.server import ENDED, ROOT, post, prefect_environment, running, until_healthy
 from tests.flows.small import obliging

@@ -17,7 +17,7 @@ from datasets import load_dataset
 
 from cai.config import RunConfig, SourceConfig
 from cai.errors import JudgeError, StoreError
-from cai.runfolder.versions import read_changes, versions_of
+from cai.export.versions import read_changes, versions_of
 from cai.store.lock import held
 from flows.nightly import nightly
 from flows.pipeline import pipeline
@@ -186,12 +186,12 @@ async def test_killed_anywhere_the_next_night_goes_on(
             with pytest.raises(StoreError, match="stopped"):
                 await nightly(config, inbox)
         with monkeypatch.context() as patch:
-            patch.setattr("cai.runfolder.versions.write_json", _stop_now)
+            patch.setattr("cai.export.versions.write_json", _stop_now)
             with pytest.raises(StoreError, match="stopped"):
                 await nightly(config, inbox)
         assert versions_of(config.root) == [] and list((config.root / "versions").glob(".0001.*"))
         with monkeypatch.context() as patch:
-            patch.setattr("cai.runfolder.versions._link_latest", _stop_now)
+            patch.setattr("cai.export.versions._link_latest", _stop_now)
             with pytest.raises(StoreError, match="stopped"):
                 await nightly(config, inbox)
         calls = server.calls

@@ -19,11 +19,7 @@ from cai.accounts.budget import unbudgeted
 from cai.config import RunConfig
 from cai.constitution import Constitution
 from cai.errors import StoreError
-from cai.export.dataset import part_file, parts_of, row_of
-from cai.pipeline import rows_file
-from cai.report.status import read_json
-from cai.rows import Demonstration, Pair, Prompt, Row, Stepwise
-from cai.runfolder.changes import (
+from cai.export.changes import (
     Print,
     RowChanges,
     compare,
@@ -32,6 +28,10 @@ from cai.runfolder.changes import (
     prompt_print,
     stepwise_print,
 )
+from cai.export.dataset import part_file, parts_of, row_of
+from cai.pipeline import rows_file
+from cai.report.status import read_json
+from cai.rows import Demonstration, Pair, Prompt, Row, Stepwise
 from cai.store import decode, guard, link_or_copy, read_rows, sync_folder, write_json
 from cai.store.given import read_given
 

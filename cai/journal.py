@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from cai.errors import StoreError
-from cai.journal.lines import completion_in, key_in, lines, written
+from cai.journal_lines import completion_in, key_in, lines, written
 from cai.models.base import Completion
 from cai.store import RowsWriter, explain, guard, sync_folder, unusable
 from cai.store.lock import lock, unlock
