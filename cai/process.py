@@ -59,11 +59,15 @@ def loading() -> Iterator[None]:
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """The result of `work`, done in a thread so that the event loop goes on; who is cancelled waits for its end."""
+    """The result of `work`, done in a thread so that the event loop goes on; who is cancelled waits for its end.
+
+    What `work` then raises is nobody's any more: whatever cancelled has its own reason.
+    """
     running = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
+        running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         await asyncio.wait([running])
         raise
 

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,21 @@ async def test_who_is_cancelled_waits_for_the_thread() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert ended and await in_thread(lambda: 5) == 5
+
+
+def test_who_is_cancelled_beside_a_failure_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Two shards that fail at once tell one error, and no traceback for the other."""
+
+    def work() -> None:
+        time.sleep(0.05)
+        raise ValueError("of the second shard")
+
+    async def first() -> None:
+        waiting = asyncio.create_task(in_thread(work))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+    asyncio.run(first())
+    gc.collect()
+    assert not caplog.records
