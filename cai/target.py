@@ -15,11 +15,11 @@ from typing import TypeVar
 
 from cai.config import RunConfig
 from cai.errors import StoreError
+from cai.given import read_given
 from cai.intervals import rate
 from cai.rows import Demonstration, Drop, Pair, Prompt, Row
 from cai.shard import shard_paths
 from cai.store import decode, explain, guard, read_rows, write_json
-from cai.store.given import read_given
 
 SLICE = 64  # prompts
 FILE = "target.json"

@@ -13,9 +13,9 @@ import orjson
 
 from cai.config import SourceConfig
 from cai.errors import ConfigError
+from cai.given import open_given, read_given
 from cai.sources import ID_COLUMNS
 from cai.sources.records import SUFFIXES, BadRecord, check_source, read_records
-from cai.store.given import open_given, read_given
 
 SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
 Rows = Iterator[tuple[str, dict[str, Any] | BadRecord]]

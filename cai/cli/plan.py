@@ -10,7 +10,7 @@ import typer
 from cai.cli.common import Config, Json, Set, print_json, tell
 from cai.cli.completion import complete_run
 from cai.errors import ConfigError
-from cai.store.given import read_given
+from cai.given import read_given
 
 if TYPE_CHECKING:
     from cai.config import RunConfig

@@ -29,11 +29,11 @@ from cai.export.changes import (
     stepwise_print,
 )
 from cai.export.dataset import part_file, parts_of, row_of
+from cai.given import read_given
 from cai.pipeline import rows_file
 from cai.report.status import read_json
 from cai.rows import Demonstration, Pair, Prompt, Row, Stepwise
 from cai.store import decode, guard, link_or_copy, read_rows, sync_folder, write_json
-from cai.store.given import read_given
 
 LATEST = "latest"
 PRINTS: dict[type[Row], Callable[[Any], Print]] = {

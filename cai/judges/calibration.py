@@ -15,6 +15,7 @@ from pydantic import FiniteFloat
 from cai.config import JudgeConfig
 from cai.constitution.principle import content_digest
 from cai.errors import ConfigError
+from cai.given import read_given
 from cai.judge.cases import Case, hit, offset, orders_of, outcome
 from cai.judge.combine import align, jury_cases
 from cai.judge.curve import RAW, Curve, Method, cut_at
@@ -24,7 +25,6 @@ from cai.judge.promise import smallest_threshold
 from cai.judge.summary import Kind, Summary
 from cai.rows import Row
 from cai.store import decode, explain, write_json
-from cai.store.given import read_given
 
 WORDING = ("turn", "compare", "reason", "answer", "stated")
 Confidence = tuple[

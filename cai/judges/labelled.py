@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from cai.constitution import Constitution
 from cai.errors import ConfigError
+from cai.given import bounded_lines, open_given
 from cai.judge.cases import Case
 from cai.judges.published_pairs import is_published, read_published
 from cai.rows import LabelledPair, Recorded
 from cai.store import decode, explain
-from cai.store.given import bounded_lines, open_given
 
 Row = TypeVar("Row", bound=LabelledPair)
 HINTS = {

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from cai.config import RunConfig
 from cai.constitution import Constitution
 from cai.errors import CaiError, ConfigError, StoreError
+from cai.given import read_given
 from cai.judges.calibration import judge_identity
 from cai.judges.stages import qualify_stage
 from cai.marks.mark import Mark, pair_digest, said_of
@@ -23,7 +24,6 @@ from cai.rows import Judgment, LabelledPair, Recorded
 from cai.shard import shard_paths
 from cai.stages.measure import recorded_orders
 from cai.store import decode, explain, guard, read_rows
-from cai.store.given import read_given
 
 
 class Exported(NamedTuple):

@@ -19,10 +19,10 @@ from pydantic import StringConstraints
 
 from cai.constitution.principle import content_digest
 from cai.errors import ConfigError
+from cai.given import open_given
 from cai.judge.cases import Gold
 from cai.rows import Judgment, Row
 from cai.store import decode, encode, guard
-from cai.store.given import open_given
 
 MARKS = "marks.jsonl"
 MOST_NOTE, MOST_AUTHOR = 5000, 100  # characters

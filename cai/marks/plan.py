@@ -12,12 +12,12 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from cai.errors import ConfigError
+from cai.given import read_given
 from cai.marks.bounds import sample_size
 from cai.marks.mark import Answer, Key, Time, now
 from cai.marks.sample import Drawn, Of, Place, draw_rows, lot, population
 from cai.rows import Row
 from cai.store import decode, explain, guard, write_json
-from cai.store.given import read_given
 
 PLAN = "audit-plan.json"
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cai.errors import StoreError
+from cai.given import open_given
 from cai.judges.stages import joint_stage
 from cai.marks.mark import Key
 from cai.rows import Judgment, JudgmentState
 from cai.store import decode, explain, guard
-from cai.store.given import open_given
 
 Of = Literal["labelled", "scored"]
 # How `cai.store.encode` writes a judgment: the id first, the label last. No text of a row can reach these places.

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from cai.constitution import Example, Principle
 from cai.errors import ConfigError
+from cai.given import read_given
 from cai.rows import Message
-from cai.store.given import read_given
 
 FIELDS: dict[str, frozenset[str]] = {
     "turn": frozenset({"role", "text"}),

@@ -15,9 +15,9 @@ from pathlib import Path
 import orjson
 from pydantic import ValidationError
 
+from cai.given import read_given
 from cai.rows import Row
 from cai.shard.progress import Progress
-from cai.store.given import read_given
 from cai.store.lock import Holder, holder
 
 FILE = "progress.json"

@@ -12,6 +12,7 @@ import orjson
 from cai.accounts.spending import read_spent
 from cai.config.training import KINDS, POLICIES, models_of
 from cai.errors import ConfigError, StoreError
+from cai.given import read_given
 from cai.judges.stages import labelled_file, member_stages, qualify_stage
 from cai.models.metrics import read_engines
 from cai.report.judges import Judges, JudgeUse, judges_of
@@ -22,7 +23,6 @@ from cai.shard import ShardReport, read_manifest
 from cai.stages.combine import ROW_CAUSES
 from cai.stepwise import PART, STEPS, states_of
 from cai.store import guard
-from cai.store.given import read_given
 
 JUDGED = ("judge", "sft-judge")
 

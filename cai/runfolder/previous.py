@@ -16,11 +16,11 @@ from cai.config import RunConfig
 from cai.constitution import Constitution
 from cai.constitution.diff import Change, compare
 from cai.errors import StoreError
+from cai.given import read_given
 from cai.pipeline import digest, rows_file, shards_of
 from cai.prompts import load_templates
 from cai.report.status import read_json, whole_json
 from cai.store import decode, explain, guard, link_or_copy, sync_folder
-from cai.store.given import read_given
 
 STAGES = ("revise", "judge", "sft-judge", "pairs")
 FILES = ("config.json", "constitution.json", "summary.json")

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from cai.errors import StoreError
+from cai.given import read_given
 from cai.rows import Row
 from cai.store import Published, decode, explain, file_sha256, guard, write_json
-from cai.store.given import read_given
 
 TRANSIENT = frozenset({"retries_exhausted", "malformed"})  # rows lost to these may succeed another time
 

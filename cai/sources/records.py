@@ -20,8 +20,8 @@ import orjson
 
 from cai.config import SourceConfig
 from cai.errors import ConfigError
+from cai.given import LONGEST_LINE, bounded_lines, open_given
 from cai.printable import printable
-from cai.store.given import LONGEST_LINE, bounded_lines, open_given
 
 Format = Literal["jsonl", "csv", "parquet", "text"]
 SUFFIXES: dict[str, Format] = {

@@ -27,9 +27,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from cai.errors import StoreError
+from cai.given import open_given
 from cai.printable import one_line
 from cai.rows import Row
-from cai.store.given import open_given
 from cai.store.lock import lives
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -10,10 +10,10 @@ from cai.config import RunConfig
 from cai.config_file import validate_config
 from cai.constitution import Constitution, load_constitution
 from cai.errors import ConfigError
+from cai.given import read_given
 from cai.preflight import check_inputs
 from cai.report.status import read_json
 from cai.store import decode, explain
-from cai.store.given import read_given
 from cai.tryout.prompts import Drawn, choose, given_prompts, run_prompt, run_prompts, source_prompts
 from cai.tryout.scratch import only, previous_version, reached
 

@@ -16,10 +16,10 @@ from cai.config import RunConfig
 from cai.constitution import Constitution, Use, draw
 from cai.constitution.principle import content_digest
 from cai.errors import ConfigError
+from cai.given import open_given
 from cai.rows import Message, Prompt, Reply, Revision, Row
 from cai.sources import read_prompts
 from cai.store import decode, guard, read_rows
-from cai.store.given import open_given
 
 SCANNED = 2000  # prompts looked at; a run's are spread over its shards by hash, so these are a fair sample
 Published = TypeVar("Published", bound=Row)

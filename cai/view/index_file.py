@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cai.errors import StoreError
+from cai.given import open_given
 from cai.store import guard
-from cai.store.given import open_given
 from cai.view.index_rows import ENTRIES, Entry, Table, columns, parse, table_of
 
 VERSION = 3  # of the index files: another one is built again

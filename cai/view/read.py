@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cai.errors import StoreError
+from cai.given import open_given
 from cai.rows import Demonstration, Drop, Judgment, Pair, Prompt, Reply, Revision, Row
 from cai.store import decode, explain, guard
-from cai.store.given import open_given
 from cai.view.index import Index
 from cai.view.index_rows import Table, utf8
 from cai.view.query import Found

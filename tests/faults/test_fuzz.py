@@ -105,7 +105,7 @@ def test_an_import_is_bounded(name: str) -> None:
 
 def test_a_packed_line_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small file that unfolds to a line of any length is told; a cell of a megabyte is not too long."""
-    monkeypatch.setattr("cai.store.given.LONGEST_LINE", 1 << 21)
+    monkeypatch.setattr("cai.given.LONGEST_LINE", 1 << 21)
     for name in ("p.jsonl", "p.csv", "p.txt"):
         path = tmp_path / f"{name}.gz"
         path.write_bytes(gzip.compress(b"prompt\n" + b"x" * (1 << 22)))

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 from markupsafe import Markup
 
+from cai.given import open_given
 from cai.report.plots import PALETTE, to_html
-from cai.store.given import open_given
 from cai.train.findings import gigabytes
 
 POINTS = 400  # a line at most
