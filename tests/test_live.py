@@ -44,7 +44,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def shard(done: int, generated: int = 0, in_flight: int = 0, **drops: int) -> Progress:
-    return Progress(done, 50, done, 0, 7 * done, generated, 0.25, 1.0, generated, in_flight, drops)
+    return Progress(done, 50, done, 0, 7 * done, generated, 0.25, generated, in_flight, drops)
 
 
 def test_a_meter_tells_speed_and_time_to_go(now: Callable[[float], None]) -> None:

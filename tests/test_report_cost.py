@@ -61,6 +61,6 @@ def test_the_progress_line_shows_the_cost(
     console = Console(file=io.StringIO(), width=200)
     update = Board(console).stage("generate", 10)
     for shard, cost in enumerate(costs):
-        update(shard, Progress(5, 5, 5, 0, 5000, 1000, cost, 1.0))
+        update(shard, Progress(5, 5, 5, 0, 5000, 1000, cost))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     assert text.splitlines()[-1].endswith(shown)

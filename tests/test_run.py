@@ -457,8 +457,7 @@ async def test_progress_is_rare_and_ends_complete(tmp_path: Path) -> None:
     started = time.monotonic()
     await shard(tmp_path, FakeModel(), prompts(300), one_call, on_progress=seen.append)
     assert len(seen) <= 2 + (time.monotonic() - started) / run_module.PROGRESS_INTERVAL_S
-    assert seen[-1]._replace(rate=0) == Progress(300, 300, 300, 0, 3000, 600, 75.0, 0, generated=600)
-    assert seen[-1].rate > 0
+    assert seen[-1] == Progress(300, 300, 300, 0, 3000, 600, 75.0, generated=600)
 
 
 async def test_unparsable_reply_is_asked_again_under_another_key(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A run's accounts at its end: what each stage read and what became of it, from the manifests of all shards alone.
 
 What a stage read must be what the stage before it published. Where a stage reads only some of those rows, or makes
-comparisons of them, no more than that can be said without reading the files: `check_files` does.
+comparisons of them, no more than that can be said without reading the files; each manifest has their digests.
 """
 
 from __future__ import annotations

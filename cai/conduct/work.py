@@ -34,7 +34,7 @@ from cai.serving import Endpoints, board, opened
 from cai.shard import ShardReport
 from cai.shard.progress import Progress, progress_of
 from cai.stepwise import STEPS, origin_of
-from cai.train.findings import told
+from cai.train.findings import speed_told, told
 from cai.train.launch import launch
 
 
@@ -168,6 +168,8 @@ async def train(config: RunConfig, model: str, base: str) -> dict[str, Any]:
     if report.found is not None and not report.skipped:
         for line in told(report.found):
             board.say(f"{model}  {line}")
+    if report.speed is not None and not report.skipped:
+        board.say(f"{model}  speed: {speed_told(report.speed)}")
     return report.model_dump(mode="json")
 
 

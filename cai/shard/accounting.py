@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from cai.accounts.spending import Spent
@@ -133,24 +132,6 @@ def check_links(link: Link, readers: Iterable[ShardReport], origins: Iterable[Sh
             found = origin.rows_in if link.what_was_read else origin.rows_out
             count = report.rows_in if link.all_rows else max(report.rows_in, found)
             _hold(link.reader, report.shard, [Claim("rows in", count, f"rows of {link.origin}", found)])
-
-
-def check_files(report: ShardReport) -> None:
-    """Read a shard's files, and hold them against its manifest: every id once. Raises AccountingError."""
-    rows, dropped = _ids(report.rows.path), _ids(report.dropped.path)
-    claims = [
-        Claim("rows in the file", len(rows), "rows in the manifest", report.rows_out),
-        Claim("drops in the file", len(dropped), "drops in the manifest", sum(report.drops.values())),
-        Claim("ids", len({*rows, *dropped}), "rows and drops", len(rows) + len(dropped)),
-    ]
-    _hold(report.stage, report.shard, claims)
-
-
-def _ids(path: Path) -> list[str]:
-    import json
-
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line)["id"] for line in file]
 
 
 def accounted_line(accounted: dict[str, Any]) -> str:

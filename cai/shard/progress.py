@@ -12,7 +12,7 @@ NO_DROPS: Mapping[str, int] = MappingProxyType({})
 
 
 class Progress(NamedTuple):
-    """How far a shard is. `rows_total`: None where the input has no length. `rate`: rows a second.
+    """How far a shard is. `rows_total`: None where the input has no length.
 
     Tokens and `cost` are of all calls behind the rows, replayed ones too; `generated`: tokens that models wrote in
     calls of this run. `in_flight`: calls begun and not ended; `drops`: rows dropped so far, by reason.
@@ -25,7 +25,6 @@ class Progress(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
     cost: float | None
-    rate: float
     generated: int = 0
     in_flight: int = 0
     drops: Mapping[str, int] = NO_DROPS
@@ -42,7 +41,6 @@ def progress_of(report: ShardReport) -> Progress:
         prompt_tokens=report.prompt_tokens,
         completion_tokens=report.completion_tokens,
         cost=report.cost,
-        rate=0.0,
         generated=round(report.completion_tokens * report.calls_made / calls) if calls else 0,
         drops=report.drops,
     )

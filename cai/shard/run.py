@@ -142,7 +142,6 @@ class _Work(Generic[In]):
                 prompt_tokens=tally.prompt_tokens,
                 completion_tokens=tally.completion_tokens,
                 cost=tally.cost,
-                rate=self.published / max(now - self.started, 1e-9),
                 generated=tally.generated,
                 in_flight=self.calls.in_flight,
                 drops=dict(self.account.drops),
