@@ -224,7 +224,13 @@ async def check_resumed(config: RunConfig, server: Wire, trainings: list[TrainPl
     assert (checkpoint(config, "dpo") / "model.safetensors").read_bytes() == weights
 
 
-async def test_self_play(tmp_path: Path, base: Path, engines: Wire, trainings: list[TrainPlan]) -> None:
+async def test_self_play(
+    tmp_path: Path,
+    base: Path,
+    engines: Wire,
+    trainings: list[TrainPlan],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Demonstrations against samples of the policy so far; nobody judges, and only their prompts are asked."""
     async with wire_server(reply=consistent, models=names(tmp_path, base)) as server:
         engines.url = server.url
@@ -235,9 +241,12 @@ async def test_self_play(tmp_path: Path, base: Path, engines: Wire, trainings: l
         await pipeline(config)
         check_plan(plan, config)
         calls = server.calls
+        assert len(re.findall(r"speed: [\d,]+ tokens/s, peak memory", capsys.readouterr().err)) == len(
+            trainings
+        )
         assert (await planned(config)).calls.high == 0
         await pipeline(config)
-        assert server.calls == calls
+        assert server.calls == calls and "speed:" not in capsys.readouterr().err
     demonstrations = {
         row.lineage.split("/")[0]: row for row in read_stage(config, "demonstrations", Demonstration)
     }
