@@ -250,6 +250,7 @@ def test_a_forbidden_file_is_one_finding(tmp_path: Path) -> None:
     refused_by_all(tmp_path / "c.yaml", "1:1: cannot be read (Permission denied); give the path of")
 
 
+@pytest.mark.slow
 def test_the_commands_end_with_2_and_one_line(tmp_path: Path) -> None:
     """As processes, `run` included: no traceback, and nothing is started."""
     path = tmp_path / "c.yaml"
@@ -268,6 +269,7 @@ def test_import_waits_for_no_pipe(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_many_errors_are_not_all_told(tmp_path: Path) -> None:
     """Of 50,000 errors the first 1,000, and that there are more."""
     path = tmp_path / "c.yaml"

@@ -165,6 +165,7 @@ def evaluated(folder: Path, endpoint: str) -> Path:
 
 
 @pytest.mark.anyio
+@pytest.mark.slow
 async def test_the_exit_status_is_the_gate(tmp_path: Path) -> None:
     """0 or 1 with the measured rate, the same of the finished run without a call, and 2 before the first call."""
     async with wire_server(reply=grading) as server:

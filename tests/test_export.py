@@ -422,6 +422,7 @@ def is_utf8(one: Pair) -> bool:
 
 @settings(max_examples=12, phases=UNSHRUNK)
 @given(pairs=many_pairs())
+@pytest.mark.slow
 def test_what_is_exported_reads_back_as_the_same_texts(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[Pair]
 ) -> None:

@@ -27,6 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each as it stands there, then its Python on what they left."""
     (block,) = re.findall(r"```sh\n(.*?)```", PAGE, re.S)
@@ -89,6 +90,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(folder: Path, arguments: list[s
     assert not list(folder.glob("outputs/demo/exports/*")) and not list(folder.glob(".*"))
 
 
+@pytest.mark.slow
 def test_an_export_arrives_at_the_hub_as_it_is(folder: Path) -> None:
     """As a private dataset, byte for byte, with a card that the hub reads; without a token nothing leaves."""
     with hub_server() as hub:

@@ -20,6 +20,8 @@ from cai.hub import check_folder, push_folder
 from cai.train.plan import PLAN, REPORT
 from tests.hub import Hub, hub_server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:

@@ -79,6 +79,7 @@ def test_start_up_is_light(statement: str) -> None:
     assert not HEAVY & set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_help_is_fast() -> None:
     """`cai --help` costs little more than what draws it: a fast and a slow machine see the same ratio."""
 

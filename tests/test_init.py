@@ -51,6 +51,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize(("policy", "judge"), list(itertools.product(PROVIDERS, PROVIDERS)))
+@pytest.mark.slow
 def test_every_choice_can_be_planned(
     policy: Provider, judge: Provider, tmp_path: Path, prompts: Path, constitution: Path, keys: str
 ) -> None:

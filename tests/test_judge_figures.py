@@ -271,6 +271,7 @@ def test_what_speaks_against_a_judge(
     assert all("\n" not in finding.message for finding in found)
 
 
+@pytest.mark.slow
 def test_a_jury_is_better_than_its_members() -> None:
     """Independent judges pooled by calibrated log-odds beat each of them; a coin among them costs little."""
     good, other = world(600, skill=1.5), world(600, skill=1.5)

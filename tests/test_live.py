@@ -27,7 +27,7 @@ from cai.store.lock import Holder, held, holder
 from tests.small_cli import ROOT, Done, cai, config_file, environment
 from tests.wire import Answer, Json, asked_choices, wire_server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 NOUNS = ("rows/s", "tokens/s", "in flight", "tokens, $")
 
 

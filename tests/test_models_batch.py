@@ -28,7 +28,7 @@ from tests.conduct import here
 from tests.flows.small import obliging, published, small_run
 from tests.wire import Answer, Json, wire_server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 Backend = Literal["openai", "anthropic"]
 every_backend = pytest.mark.parametrize("backend", ["openai", "anthropic"])
 KEY = "sk-very-secret"
@@ -387,7 +387,6 @@ async def worker(root: Path, backend: Backend, mode: str, url: str) -> asyncio.s
     )
 
 
-@pytest.mark.slow
 @every_backend
 @pytest.mark.parametrize("moment", ["answer", "end"])
 async def test_kill_9_around_the_submission(backend: Backend, moment: str, tmp_path: Path) -> None:
@@ -472,7 +471,6 @@ async def test_shards_share_a_batch(backend: Backend, tmp_path: Path, full: None
     assert [len(batch.requests) for batch in server.batches.values()] == [shards * rows] * 2
 
 
-@pytest.mark.slow
 @every_backend
 async def test_a_whole_run(backend: Backend, tmp_path: Path) -> None:
     """The pipeline in batches, with failures that pass, publishes what it publishes live."""

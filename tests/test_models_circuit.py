@@ -80,6 +80,7 @@ async def test_an_outage_costs_time_only(fault: Fault) -> None:
     assert failed <= 8 + 30 and probes(server) >= 1
 
 
+@pytest.mark.slow
 async def test_a_dead_endpoint_costs_tens_of_calls() -> None:
     """Where it does not come back in deadline_s, every call fails with the same fatal kind, and says what was seen."""
     async with wire_server(faults=lambda n: DOWN if n >= 5 else None, delay_s=0.001) as server:

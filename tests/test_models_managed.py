@@ -27,7 +27,7 @@ from cai.models.weights import weights_digest
 from cai.rows import Message
 from tests.engine import Engine
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 Args = dict[str, str | int | float | bool]
 FAST_ON_CPU: Args = {
     "enforce-eager": True,
@@ -313,7 +313,6 @@ def ask(text: str, **fields: object) -> Request:
     )
 
 
-@pytest.mark.slow
 async def test_real_vllm(tmp_path: Path) -> None:
     """The embedded model answers, judges with normalised probabilities, and is gone afterwards."""
     model = str(MODEL_DIR)
@@ -353,7 +352,6 @@ async def test_real_vllm(tmp_path: Path) -> None:
     assert not alive(pids)
 
 
-@pytest.mark.slow
 async def test_prompts_that_begin_alike_are_cached(engine: Engine) -> None:
     """What prompts share is computed once, with the flags that a run gives its engine, and counted in the usage."""
     chat = open_model("policy", engine.model, endpoint=engine.url)
@@ -364,7 +362,6 @@ async def test_prompts_that_begin_alike_are_cached(engine: Engine) -> None:
     await chat.close()
 
 
-@pytest.mark.slow
 async def test_real_vllm_names_an_unknown_flag(tmp_path: Path) -> None:
     """The server's own error line reaches the user."""
     config = ManagedConfig(args={"frobnicate": True})
@@ -373,7 +370,6 @@ async def test_real_vllm_names_an_unknown_flag(tmp_path: Path) -> None:
             pass
 
 
-@pytest.mark.slow
 def test_real_vllm_leaves_no_orphan(tmp_path: Path) -> None:
     """kill -9 of the parent while the engine comes up ends the engine too."""
     with socket.socket() as free:

@@ -214,6 +214,7 @@ async def limited_server(backend: Backend, allowed: int, window_s: float) -> Asy
 
 
 @pytest.mark.parametrize("backend", ["openai", "anthropic"])
+@pytest.mark.slow
 async def test_what_the_headers_leave_is_not_overdrawn(backend: Backend) -> None:
     """When the window is used up, calls wait for the next one instead of earning 429s."""
     async with (

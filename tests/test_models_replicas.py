@@ -40,6 +40,7 @@ def say(text: str) -> Request:
     return Request(messages=(Message(role="user", content=text),), max_tokens=8)
 
 
+@pytest.mark.slow
 async def test_the_load_is_balanced_and_bounded() -> None:
     """A slow server gets few calls; in all no more than max_concurrency are in flight."""
     async with wire_server() as one, wire_server() as two, wire_server(delay_s=1.5) as slow:

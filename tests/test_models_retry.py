@@ -84,6 +84,7 @@ async def test_a_429_spends_no_attempt() -> None:
     assert len(times) == 20 + retry.ATTEMPTS
 
 
+@pytest.mark.slow
 async def test_429s_for_ever_are_asked_ever_less(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that always says to come back at once is not asked without end."""
     monkeypatch.setattr(retry, "CAP_S", 0.5)

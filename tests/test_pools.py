@@ -21,6 +21,8 @@ KUBERNETES, SLURM = ROOT / "flows/pools/kubernetes", ROOT / "flows/pools/slurm"
 SCRIPTS = sorted(SLURM.iterdir())
 ENGINE = """\
 import http.server, sys
+
+pytestmark = pytest.mark.slow
 assert sys.argv[1:3] == ["-m", "vllm.entrypoints.openai.api_server"] and "--tensor-parallel-size" in sys.argv
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -131,7 +133,6 @@ def test_scripts_parse(script: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "") and "set -euo pipefail" in script.read_text()
 
 
-@pytest.mark.slow
 def test_flags_are_flags_of_the_programs() -> None:
     """What vLLM is started with is in its parser, what the worker is started with in Prefect's."""
     engine = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--help=all"]

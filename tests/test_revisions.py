@@ -38,6 +38,7 @@ def asked(folder: Path, environment: dict[str, str]) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_run_keeps_to_the_commits_of_its_start(tmp_path: Path) -> None:
     """A later upload changes nothing for it; another run gets it; without a hub there is none to know."""
     with hub_server() as hub:

@@ -24,7 +24,7 @@ from cai.store import write_json
 from tests.flows.small import small_config, write_inputs
 from tests.wire import wire_server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 STAND_IN = """
 import http.server, json, os, sys
 port = int(sys.argv[sys.argv.index("--port") + 1])

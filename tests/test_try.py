@@ -330,6 +330,7 @@ async def test_text_of_a_model_cannot_steer_the_terminal(tmp_path: Path) -> None
     assert "\x1b[" in coloured.out and "\x1b[31mred" not in coloured.out and "{+" not in coloured.out
 
 
+@pytest.mark.slow
 async def test_watching_shows_each_save_and_waits_on_a_broken_one(tmp_path: Path) -> None:
     """A save of the file, or of what it extends, is shown; a broken one is told with its place, and waited on."""
     base = write(tmp_path, "base.yaml")

@@ -77,6 +77,7 @@ def test_the_tutorial(checkout: Path, engine: Engine) -> None:
     assert json.loads((root / "summary.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_the_page_on_the_terminal(checkout: Path) -> None:
     """A config for hosted models is written without a key, and the demo's is found to lack nothing."""
     printed = follow("terminal.md", checkout, None)

@@ -146,6 +146,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
         assert not re.search(r"<[^>]*[\"'] onload=x", page)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_followed(tmp_path: Path) -> None:
     """A shard that is published while the viewer runs is in its tables soon, and one that is published again."""
     run = judged_run(tmp_path, [judgment(number) for number in range(4)])

@@ -338,6 +338,7 @@ def test_what_is_picked_is_what_was_shown(seed: int, name: str, choice: str) -> 
     assert answer_of("third", seed, key) is None
 
 
+@pytest.mark.slow
 def test_the_commands_say_it_and_calibration_takes_it(tmp_path: Path) -> None:
     """Plan, figures, list and export by `cai marks`; `cai judge replay` gives the very figures, and a calibration."""
     run = judged_run(tmp_path, [judgment(n, 0.9 if n % 3 else 0.15) for n in range(60)])

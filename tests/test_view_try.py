@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from cai.marks.mark import Mark, read_marks
 from cai.marks.plan import read_audit
@@ -245,6 +246,7 @@ def test_a_wrong_edit_is_told_with_its_place_and_kept_in_the_form(tmp_path: Path
     assert not list((run / "drafts").glob("*")) and (tmp_path / "edited.yaml").read_text() == CONSTITUTION
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     """Nothing listens at the endpoint: the page says so, and the next trial can begin."""
     run = judged_run(tmp_path, [judgment(0)])

@@ -24,7 +24,7 @@ from tests.flows.small import obliging, published, small_config, write_inputs
 from tests.small_cli import cai
 from tests.wire import Fault, Wire, wire_server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 LIMIT = 8  # max_concurrency of the small run
 
 
@@ -97,7 +97,6 @@ def stamps(root: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.mark.slow
 async def test_a_second_run_asks_and_writes_nothing(tmp_path: Path) -> None:
     """It shows the same summary, makes no call, and leaves every file as it is; a changed prompt is noticed."""
     async with wire_server(reply=obliging) as server:

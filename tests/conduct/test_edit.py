@@ -39,6 +39,7 @@ def shown(status: dict[str, Any]) -> str:
     return console.export_text()
 
 
+@pytest.mark.slow
 async def test_a_reworded_principle_is_told_row_by_row(tmp_path: Path) -> None:
     """It moves no row, and what is counted is what is different in the rows; a comment keeps no version."""
     async with wire_server(reply=obliging) as server:

@@ -26,6 +26,7 @@ async def test_multi_turn_prompts_are_answered_in_their_context(tmp_path: Path) 
     assert b'"content":"Hello."' in (config.root / "dataset" / "preference" / "train.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 async def test_faults_shards_and_concurrency_do_not_change_a_row(tmp_path: Path) -> None:
     """429, 500, resets and cut JSON are retried to the same rows; shards only divide them."""
 

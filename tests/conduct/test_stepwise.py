@@ -73,6 +73,7 @@ def run_of(folder: Path, server: Wire, **changes: Any) -> RunConfig:
     return small_run(folder, server.openai_url, **{"stepwise": SECTION} | changes)
 
 
+@pytest.mark.slow
 async def test_the_part_of_the_dataset(tmp_path: Path) -> None:
     """In the columns that process reward models are trained on, with card, counts and lineage; asked once."""
     async with wire_server(reply=stepping) as server:
@@ -124,6 +125,7 @@ async def test_the_part_of_the_dataset(tmp_path: Path) -> None:
     assert after["steps"].high == 0 and again.dataset == "unchanged"
 
 
+@pytest.mark.slow
 async def test_a_run_that_stops_goes_on(tmp_path: Path) -> None:
     """No step that was answered is asked again, and the rows are those of a run that never stopped."""
     whole = tmp_path / "whole"

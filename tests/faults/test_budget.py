@@ -32,7 +32,7 @@ from tests.faults.scene import LIMIT, Scenario, check, damage
 from tests.flows.small import obliging, published, small_config, small_run
 from tests.wire import Fault, wire_server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 def budgeted(folder: Path, url: str, **caps: Any) -> RunConfig:
@@ -40,7 +40,6 @@ def budgeted(folder: Path, url: str, **caps: Any) -> RunConfig:
     return small_run(folder, url, models={"toy": MODEL | {"endpoint": url}}, budget=caps or None)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("scenario", "times"), [(CALLS, 1), (KILLED, 1)])
 async def test_a_capped_run(scenario: Scenario, times: int, tmp_path: Path) -> None:
     """Real processes that stop at a cap, one of them killed before, end with the rows of an undisturbed run."""

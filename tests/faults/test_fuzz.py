@@ -22,6 +22,8 @@ from cai.sources import read_prompts
 from tests.faults.hostile_files import BAD, limited, mutated, outcome
 from tests.faults.readers import READERS
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("CAI_FUZZ", "20"))
 
 

@@ -18,11 +18,10 @@ from tests.faults.scene import Scenario, check, ended, write_config
 from tests.flows.small import obliging, small_run
 from tests.wire import wire_server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 SEED = 8
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(no_rooms() != "", reason=no_rooms())
 @pytest.mark.parametrize("scenario", [host.disk_full, host.disk_read_only])
 async def test_a_disk_that_takes_nothing_more_stops_the_run_and_loses_nothing(
@@ -32,7 +31,6 @@ async def test_a_disk_that_takes_nothing_more_stops_the_run_and_loses_nothing(
     check(await scenario(tmp_path, SEED, 1))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "scenario", [host.journals_deleted, host.run_deleted, host.machine_sleeps, host.clock_jumps]
 )
@@ -41,7 +39,6 @@ async def test_a_run_that_is_disturbed_comes_to_the_same_rows(tmp_path: Path, sc
     check(await scenario(tmp_path, SEED, 1))
 
 
-@pytest.mark.slow
 async def test_a_second_run_is_refused_before_its_first_call(tmp_path: Path) -> None:
     """By its holder, also under another name of the folder and without the lock file."""
     check(await host.two_runs(tmp_path, SEED, 2))
