@@ -6,7 +6,7 @@ prompts of its own, one set for the stages one after the other and one for the w
 prefix cache holds what is measured; the offline loop gets the lists of one stage after the other. It can
 reorder and batch what the pipeline must ask in sequence, so 1.0 is a bound that nothing reaches by being lean.
 
-    python -m benchmarks.engine --prompts 300 --repeats 2
+    python -m benchmarks.engine --prompts 290 --repeats 2
     python -m benchmarks.engine --config my.yaml --model folder/with/config.json --dummy-weights
 """
 
@@ -46,6 +46,7 @@ from cai.shard.calls import Asked, key_of
 ROOT = Path(__file__).parent.parent
 WARM_UP = 16
 WAYS = ("server", "in-process")
+PROMPTS, REPEATS = 290, 2  # all that the embedded model's prompts are enough for
 
 
 class Part(NamedTuple):
@@ -266,8 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--model", help="another folder with a model than the config's")
     parser.add_argument("--dummy-weights", action="store_true", help="random weights; the folder needs none")
-    parser.add_argument("--prompts", type=int, default=300, help="of each part")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--prompts", type=int, default=PROMPTS, help="of each part")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(arguments)

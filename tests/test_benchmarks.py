@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import QUICK, SETS
+from benchmarks.engine import PROMPTS, REPEATS, parts
 from benchmarks.job import compare_prompt, critique_prompt, revise_prompt
 from benchmarks.loopback import Server, loopback
 from benchmarks.replies import Behaviour
+from cai.config_file import load_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -170,6 +172,14 @@ def test_memory() -> None:
     assert large["growth_mb"] == pytest.approx(large["peak_mb"] - small["peak_mb"])
     assert max(mb for _, mb in small["curve"]) <= small["peak_mb"] + 0.1
     assert "growth_mb" not in small
+
+
+def test_the_prompts_are_enough_for_the_engine(tmp_path: Path) -> None:
+    """`make bench` asks for no more parts than the embedded model has prompts for; one more is refused."""
+    config = load_config("flows/configs/embedded.yaml")
+    assert len(parts(config, tmp_path, PROMPTS, REPEATS, "server")) == 1 + 2 * REPEATS
+    with pytest.raises(SystemExit, match="too few"):
+        parts(config, tmp_path, PROMPTS, REPEATS + 1, "server")
 
 
 @pytest.mark.slow
