@@ -17,12 +17,12 @@ import yaml
 
 from tests.small_cli import ROOT
 
+pytestmark = pytest.mark.slow
+
 KUBERNETES, SLURM = ROOT / "flows/pools/kubernetes", ROOT / "flows/pools/slurm"
 SCRIPTS = sorted(SLURM.iterdir())
 ENGINE = """\
 import http.server, sys
-
-pytestmark = pytest.mark.slow
 assert sys.argv[1:3] == ["-m", "vllm.entrypoints.openai.api_server"] and "--tensor-parallel-size" in sys.argv
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
