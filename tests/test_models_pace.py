@@ -173,7 +173,7 @@ def test_a_cancelled_wait_gives_its_place_back() -> None:
 
 
 def test_who_has_been_out_before_goes_first() -> None:
-    """A call that is asked again has waited already; those that ask for the first time keep their order."""
+    """A call that is asked again has waited already; each of both kinds keep their order."""
 
     async def work() -> list[str]:
         pacer, order = Pacer(1), list[str]()
@@ -185,14 +185,14 @@ def test_who_has_been_out_before_goes_first() -> None:
 
         sent = await pacer.enter()
         async with asyncio.TaskGroup() as group:
-            for name in ("first", "second", "again"):
-                group.create_task(call(name, name == "again"))
+            for name in ("first", "again", "second", "again too"):
+                group.create_task(call(name, name.startswith("again")))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             pacer.leave(sent, False)
         return order
 
-    assert timed(work)[0] == ["again", "first", "second"]
+    assert timed(work)[0] == ["again", "again too", "first", "second"]
 
 
 def test_a_halted_pace_gives_no_place_to_whoever_waits() -> None:

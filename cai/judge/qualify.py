@@ -90,6 +90,7 @@ def decided(cases: Sequence[Case]) -> list[Decided]:
 
 def beyond_doubt(fewer: int, n: int) -> bool:
     """True where `fewer` of `n` is below one half by more than chance."""
+    # half or more never is, and scipy takes longer to load than a small run's report to write
     return 2 * fewer < n and binomial_cdf(fewer, n, 0.5) < DOUBT
 
 

@@ -42,6 +42,7 @@ class Pacer:
         self._buckets = buckets
         self._quota = Quota()
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._again: deque[asyncio.Future[None]] = deque()  # those that have been out before
         self._seen = self._congested = 0
 
     async def enter(self, request: Request | None = None, again: bool = False) -> Sent:
@@ -55,7 +56,7 @@ class Pacer:
             tokens = estimated_tokens(request)
         charged = await self._buckets.take(sum(tokens)) if self._buckets is not None else 0.0
         while True:
-            if self.in_flight >= self.limit or self._waiting:
+            if self.in_flight >= self.limit or self._waiting or self._again:
                 await self._place(again)
             else:
                 self.in_flight += 1
@@ -102,9 +103,9 @@ class Pacer:
             self.limit = min(self._most, self.limit + self._step)
 
     async def _place(self, again: bool) -> None:
-        """Wait for a place, in the order of arrival or ahead of all; it is taken by whoever hands it over."""
+        """Wait for a place in the order of arrival among one's like; it is taken by whoever hands it over."""
         turn = asyncio.get_running_loop().create_future()
-        (self._waiting.appendleft if again else self._waiting.append)(turn)
+        (self._again if again else self._waiting).append(turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -114,8 +115,8 @@ class Pacer:
 
     def _free(self) -> None:
         self.in_flight -= 1
-        while self._waiting and self.in_flight < self.limit:
-            turn = self._waiting.popleft()
+        while (waiting := self._again or self._waiting) and self.in_flight < self.limit:
+            turn = waiting.popleft()
             if not turn.done():
                 self.in_flight += 1
                 turn.set_result(None)

@@ -35,7 +35,7 @@ ROWS, LIMIT = 10, 4
 WHYS: tuple[Why, ...] = ("rate_limit", "transient", "malformed", "bad_request", "context_length")
 
 
-def check_files(report: ShardReport) -> None:
+def check_rows(report: ShardReport) -> None:
     """A shard's files hold as many rows and drops as its manifest says, every id once."""
     rows, dropped = (
         [json.loads(line)["id"] for line in path.read_bytes().splitlines()]
@@ -136,7 +136,7 @@ def test_rows_and_calls_add_up_whatever_happens(
         asyncio.run(run(root, model, "last"))
     report = read_manifest(shard_paths(root, "t", 0).manifest)
     assert report is not None
-    check_files(report)
+    check_rows(report)
     ids = [json.loads(line)["id"] for path in (report.rows.path, report.dropped.path) for line in path.open()]
     inputs = {name.partition("/")[0] for name in ids}
     kept = {json.loads(line)["id"].partition("/")[0] for line in report.rows.path.open()}
@@ -168,7 +168,7 @@ async def test_a_run_accounts_for_every_attempt(tmp_path: Path) -> None:
     }  # fmt: skip
     for stage in found["stages"]:
         for report in shard_reports(config.root, stage):
-            check_files(report)
+            check_rows(report)
 
     (stale,) = [report for report in shard_reports(config.root, "revise") if report.shard == 1]
     manifest = shard_paths(config.root, "revise", 1).manifest
